@@ -1,0 +1,12 @@
+package detectors
+
+import "time"
+
+// Default returns the detectors that ship. learningUntil is the end of the
+// learning window, installation time plus 24 h; the zero time means none.
+func Default(learningUntil time.Time) *Set {
+	return NewSet(
+		NewSequential(SequentialConfig{LearningUntil: learningUntil}),
+		NewPenalty(PenaltyConfig{LearningUntil: learningUntil}),
+	)
+}

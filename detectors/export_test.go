@@ -1,0 +1,30 @@
+package detectors
+
+import "time"
+
+// Table opens the bounded table for comparing it with a plain map.
+type Table = table[int, int]
+
+func NewTable(limit int, forget time.Duration) *Table {
+	return newTable[int](limit, forget, func(v *int) bool { return *v >= 100 }, nil)
+}
+
+func (t *table[K, V]) Find(k K, now time.Time) (*V, time.Duration) { return t.find(k, now) }
+func (t *table[K, V]) Take(k K, now time.Time) (*V, time.Duration) { return t.take(k, now) }
+func (t *table[K, V]) Len() int                                    { return len(t.index) }
+
+// Memory opens what a source was seen with.
+type Memory struct {
+	memory
+	Budget int
+}
+
+func (m *Memory) See(hash uint64, now time.Time, renew bool) bool {
+	return m.see(hash, now, renew, &m.Budget)
+}
+func (m *Memory) Release() { m.release(&m.Budget) }
+
+const (
+	AllPairs        = allPairs
+	SequentialSteps = 8 + 84 // straight failures at 0.30, and what CreditCap allows besides
+)

@@ -1,0 +1,177 @@
+package detectors
+
+import (
+	"encoding/binary"
+	"time"
+)
+
+// sourceKey is a counting network in 8 bytes, so that a million of them are
+// found fast and cost the collector nothing. It is exact for the /64 of an IPv6
+// address and for an IPv4 address, which stands in 0::/8 where no client comes
+// from; longer or shorter prefixes are spread by hash. Zero is the source that is
+// not known, and ::/64 with the loopback; it is a source like any other, because
+// unknown is never safe.
+type sourceKey uint64
+
+func keyOf(s Source) sourceKey {
+	network := s.Network
+	if !network.IsValid() {
+		network = CountingNetwork(s.Address)
+	}
+	switch a := network.Addr(); {
+	case !network.IsValid():
+		return 0
+	case a.Is4() && network.Bits() == 32:
+		b := a.As4()
+		return 1<<32 | sourceKey(binary.BigEndian.Uint32(b[:]))
+	case !a.Is4() && network.Bits() == 64:
+		b := a.As16()
+		return sourceKey(binary.BigEndian.Uint64(b[:8]))
+	default:
+		b := a.As16()
+		return sourceKey(mix(binary.BigEndian.Uint64(b[:8]) ^ mix(binary.BigEndian.Uint64(b[8:])^mix(uint64(network.Bits())))))
+	}
+}
+
+// sourceName is how a sentence for people calls s.
+func sourceName(s Source) string {
+	switch {
+	case s.Address.Is4():
+		return s.Address.String()
+	case s.Network.IsValid():
+		return s.Network.String()
+	case s.Address.IsValid():
+		return CountingNetwork(s.Address).String()
+	}
+	return "an unknown source"
+}
+
+const (
+	chunkSize = 1024 // slots allocated at a time, so that growth never copies what is there
+	sample    = 16   // slots looked at to find one that may go
+)
+
+// table keeps at most limit values by key. A value that was not seen for
+// forget is gone. When the table is full, the next of a rotating sample of 16
+// goes: one that is due to be forgotten before one of little weight, the least
+// recently seen of these first, and one of much weight only if all 16 are heavy.
+// So a flood of new sources pushes out other new sources, not the flagged ones.
+type table[K comparable, V any] struct {
+	limit  int
+	forget time.Duration
+	heavy  func(*V) bool // worth keeping when room is short
+	free   func(*V)      // called before a value goes; may be nil
+
+	index  map[K]uint32
+	chunks [][]slot[K, V]
+	hand   int
+}
+
+type slot[K comparable, V any] struct {
+	key   K
+	seen  int64 // Unix nanoseconds of the latest event
+	value V
+}
+
+func newTable[K comparable, V any](limit int, forget time.Duration, heavy func(*V) bool, free func(*V)) *table[K, V] {
+	return &table[K, V]{limit: max(limit, 1), forget: forget, heavy: heavy, free: free, index: make(map[K]uint32)}
+}
+
+func (t *table[K, V]) at(i int) *slot[K, V] { return &t.chunks[i/chunkSize][i%chunkSize] }
+
+// find returns the value of k and how long it has been idle at now, or nil. It
+// changes nothing.
+func (t *table[K, V]) find(k K, now time.Time) (*V, time.Duration) {
+	i, ok := t.index[k]
+	if !ok {
+		return nil, 0
+	}
+	s := t.at(int(i))
+	idle := idleSince(s.seen, now)
+	if idle >= t.forget {
+		return nil, 0
+	}
+	return &s.value, idle
+}
+
+// take returns the value of k for changing and how long it had been idle; a
+// new or forgotten value is zero. It counts as seen at now.
+func (t *table[K, V]) take(k K, now time.Time) (*V, time.Duration) {
+	if i, ok := t.index[k]; ok {
+		s := t.at(int(i))
+		idle := idleSince(s.seen, now)
+		if idle >= t.forget {
+			t.clear(s)
+			idle = 0
+		}
+		s.seen = max(s.seen, now.UnixNano())
+		return &s.value, idle
+	}
+	i := len(t.index)
+	if i >= t.limit {
+		i = t.victim(now)
+		s := t.at(i)
+		t.clear(s)
+		delete(t.index, s.key)
+	} else if i/chunkSize == len(t.chunks) {
+		t.chunks = append(t.chunks, make([]slot[K, V], min(chunkSize, t.limit-i)))
+	}
+	s := t.at(i)
+	s.key, s.seen = k, now.UnixNano()
+	t.index[k] = uint32(i)
+	return &s.value, 0
+}
+
+func (t *table[K, V]) clear(s *slot[K, V]) {
+	if t.free != nil {
+		t.free(&s.value)
+	}
+	var zero V
+	s.value = zero
+}
+
+// victim chooses the slot to be used anew. The table is full.
+func (t *table[K, V]) victim(now time.Time) int {
+	best, bestRank, bestSeen := -1, 0, int64(0)
+	for range min(sample, t.limit) {
+		i := t.hand
+		t.hand = (t.hand + 1) % t.limit
+		s := t.at(i)
+		rank := 1
+		if idleSince(s.seen, now) >= t.forget {
+			rank = 0
+		} else if t.heavy(&s.value) {
+			rank = 2
+		}
+		if best < 0 || rank < bestRank || rank == bestRank && s.seen < bestSeen {
+			best, bestRank, bestSeen = i, rank, s.seen
+		}
+	}
+	return best
+}
+
+// idleSince is never negative: events may arrive a little out of order.
+func idleSince(seen int64, now time.Time) time.Duration {
+	return max(0, time.Duration(now.UnixNano()-seen))
+}
+
+// hash64 spreads what tells two things apart over 64 bits. It is not keyed: the
+// digests it is given are, and accounts are named by the backend.
+func hash64(salt uint64, s string) uint64 {
+	h := uint64(14695981039346656037) ^ salt
+	for i := range len(s) {
+		h = (h ^ uint64(s[i])) * 1099511628211
+	}
+	return mix(h)
+}
+
+func hashDigest(salt uint64, d Digest) uint64 {
+	return mix(binary.BigEndian.Uint64(d[:8]) ^ mix(binary.BigEndian.Uint64(d[8:])^salt))
+}
+
+// mix is the finalizer of splitmix64.
+func mix(h uint64) uint64 {
+	h = (h ^ h>>30) * 0xbf58476d1ce4e5b9
+	h = (h ^ h>>27) * 0x94d049bb133111eb
+	return h ^ h>>31
+}
