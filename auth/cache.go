@@ -1,0 +1,200 @@
+package auth
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"sync"
+	"sync/atomic"
+)
+
+// cacheKey is what a session is found by: the first half of the hash of its
+// token, of one of its credentials, or of its id. Finding is followed by a
+// comparison of the whole.
+type cacheKey [16]byte
+
+func keyOf(hash []byte) cacheKey { return cacheKey(hash[:16]) }
+
+func keyOfID(id string) cacheKey {
+	var room [64]byte
+	h := sha256.Sum256(append(append(room[:0], "kidoban session id\x00"...), id...))
+	return keyOf(h[:])
+}
+
+// sessionCache keeps up to max sessions in memory, those used lately (the clock
+// algorithm). A session takes about 600 bytes with one credential: its value, and
+// an index entry for each of token, id and credential. Readers share the lock of
+// one of 64 shards of the index; sessions themselves are immutable and replaced as
+// a whole.
+type sessionCache struct {
+	changes atomic.Uint64 // calls of apply; written under mu
+	lost    atomic.Uint64 // sessions evicted and changes not kept; written under mu
+
+	mu   sync.Mutex // serializes writers; guards ring, hand and version of each entry
+	ring []*cachedSession
+	hand int
+	max  int
+
+	shards [64]struct {
+		sync.RWMutex // written under mu as well
+		index        map[cacheKey]*cachedSession
+	}
+}
+
+type cachedSession struct {
+	session atomic.Pointer[Session]
+	token   tokenHash
+	version int64
+	used    atomic.Bool // since the clock's hand passed
+}
+
+func newSessionCache(size int) *sessionCache {
+	c := &sessionCache{max: size}
+	for i := range c.shards {
+		c.shards[i].index = make(map[cacheKey]*cachedSession)
+	}
+	return c
+}
+
+// get is the entry under a key, or nil. The caller compares what it looked for.
+func (c *sessionCache) get(key cacheKey) *cachedSession {
+	shard := &c.shards[binary.BigEndian.Uint16(key[:])%uint16(len(c.shards))]
+	shard.RLock()
+	e := shard.index[key]
+	shard.RUnlock()
+	if e != nil && !e.used.Load() {
+		e.used.Store(true)
+	}
+	return e
+}
+
+// holder is the session under key that has the credential, or nil.
+func (c *sessionCache) holder(key cacheKey, kind string, h CredentialHash) *Session {
+	e := c.get(key)
+	if e == nil {
+		return nil
+	}
+	s := e.session.Load()
+	if s.find(kind, h) < 0 {
+		return nil
+	}
+	return s
+}
+
+// apply takes over what one committed change wrote. Versions keep a change that
+// arrives late from undoing a later one that is still in memory. One that may have
+// been evicted is known by lost, which the caller read before the change was made:
+// if it moved, a session that is not in memory stays out, and its next reader asks
+// the store.
+func (c *sessionCache) apply(rs []record, lost uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.changes.Add(1)
+	complete := c.lost.Load() == lost // before any of rs evicts another
+	for _, r := range rs {
+		if !complete && c.getLocked(keyOfID(r.ID)) == nil {
+			c.lost.Add(1)
+			continue
+		}
+		c.putLocked(r)
+	}
+}
+
+// loaded takes over what was read from the store, unless something changed since
+// the counter of changes was read, before the store was: then the next reader asks
+// the store again. Without this, a session read just before its end and kept just
+// after would live on in memory.
+func (c *sessionCache) loaded(r record, changes uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.changes.Load() == changes {
+		c.putLocked(r)
+	}
+}
+
+func (c *sessionCache) putLocked(r record) {
+	next := new(Session)
+	*next = r.Session
+	id := keyOfID(r.ID)
+	e := c.getLocked(id)
+	if e == nil {
+		e = &cachedSession{token: r.token, version: r.version}
+		e.used.Store(next.Ended.IsZero())
+		e.session.Store(next)
+		c.makeRoomLocked()
+		c.ring = append(c.ring, e)
+		c.setLocked(id, e)
+		c.setLocked(keyOf(r.token[:]), e)
+		for _, cr := range next.Credentials {
+			c.setLocked(keyOf(cr.Hash[:]), e)
+		}
+		return
+	}
+	if r.version <= e.version {
+		return
+	}
+	e.version = r.version
+	var old *Session
+	for {
+		// Touch may move Seen at the same time, and what it knows is later.
+		old = e.session.Load()
+		if old.Seen.After(next.Seen) {
+			next.Seen = old.Seen
+		}
+		if e.session.CompareAndSwap(old, next) {
+			break
+		}
+	}
+	for _, cr := range old.Credentials {
+		if next.find(cr.Kind, cr.Hash) < 0 {
+			c.removeLocked(keyOf(cr.Hash[:]), e)
+		}
+	}
+	for _, cr := range next.Credentials {
+		c.setLocked(keyOf(cr.Hash[:]), e)
+	}
+}
+
+// makeRoomLocked evicts one session if the cache is full.
+func (c *sessionCache) makeRoomLocked() {
+	if len(c.ring) < c.max {
+		return
+	}
+	for c.ring[c.hand].used.Swap(false) {
+		c.hand = (c.hand + 1) % len(c.ring)
+	}
+	c.lost.Add(1)
+	e := c.ring[c.hand]
+	s := e.session.Load()
+	c.removeLocked(keyOfID(s.ID), e)
+	c.removeLocked(keyOf(e.token[:]), e)
+	for _, cr := range s.Credentials {
+		c.removeLocked(keyOf(cr.Hash[:]), e)
+	}
+	last := len(c.ring) - 1
+	c.ring[c.hand], c.ring[last] = c.ring[last], nil
+	c.ring = c.ring[:last]
+	if c.hand == last {
+		c.hand = 0
+	}
+}
+
+func (c *sessionCache) getLocked(key cacheKey) *cachedSession {
+	return c.shards[binary.BigEndian.Uint16(key[:])%uint16(len(c.shards))].index[key]
+}
+
+func (c *sessionCache) setLocked(key cacheKey, e *cachedSession) {
+	shard := &c.shards[binary.BigEndian.Uint16(key[:])%uint16(len(c.shards))]
+	shard.Lock()
+	shard.index[key] = e
+	shard.Unlock()
+}
+
+// removeLocked removes a key that still leads to e.
+func (c *sessionCache) removeLocked(key cacheKey, e *cachedSession) {
+	shard := &c.shards[binary.BigEndian.Uint16(key[:])%uint16(len(c.shards))]
+	shard.Lock()
+	if shard.index[key] == e {
+		delete(shard.index, key)
+	}
+	shard.Unlock()
+}

@@ -1,0 +1,33 @@
+// Package auth knows who it is: the directory of accounts, the devices they use,
+// and the sessions that tie a backend's credentials to both.
+//
+// # What it guarantees
+//
+// [Sessions]: a session is durable when Begin returns, and over for every caller
+// that asks after End returned. The session's token is 256 random bits; only its
+// SHA-256 is kept. A credential of the backend belongs to at most one session.
+// What ended stays known as ended for as long as the backend may honour its
+// credentials, so that a credential of an ended session is never "unknown".
+// Reading a session that is in memory takes no SQL and allocates nothing.
+//
+// [Directory]: what the backend said about an account survives later answers that
+// say less. Looking up a typed name costs the same whether or not it exists.
+//
+// [Devices]: a device cookie cannot be made up, names nobody, and changes with
+// each completed login; a copy that is used after the original moved on is
+// noticed, and costs the device its trust for good.
+//
+// # How it is used
+//
+// Each of the three is opened over a store. [SQLStore] is the durable one,
+// [MemoryStore] one for tests and demonstrations that forgets with the process.
+// All times are arguments and are kept in whole microseconds, in UTC. Sweep of
+// Sessions and Devices is to be called about once a minute, and once before the
+// process ends. Everything exported is safe for concurrent use.
+//
+// # What it does not do
+//
+// It speaks neither HTTP nor to the backend, sets no cookie, starts no goroutine
+// and keeps no password. It is the only writer of its tables: one process on one
+// database. Whoever can write to the database can make a session.
+package auth

@@ -1,0 +1,97 @@
+package auth_test
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/kidoban/kidoban/auth"
+)
+
+var update = flag.Bool("update", false, "write the golden files instead of comparing with them")
+
+// golden compares v, as indented JSON, with a file; the file read back must be v.
+func golden[T any](t *testing.T, name string, v T) {
+	t.Helper()
+	got, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got = append(got, '\n')
+	file := filepath.Join("testdata", "golden", name)
+	if *update {
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatalf("%v (run with -update to write it)", err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", file, diff)
+	}
+	var back T
+	if err := json.Unmarshal(want, &back); err != nil {
+		t.Fatalf("%s: %v", file, err)
+	}
+	if diff := cmp.Diff(v, back); diff != "" {
+		t.Errorf("%s read back (-want +got):\n%s", file, diff)
+	}
+}
+
+func TestSessionGolden(t *testing.T) {
+	golden(t, "session.json", auth.Session{
+		ID: "7Q2YHVX4N3PZK5RT6WLMC2ABDE", Kind: auth.BrowserSession, Subject: "acc-1042", Organization: "org-7",
+		Device: "5F4XAXTQPXX4LJ2BTUFW7ZIJLQ", AAL: 2, Created: start, Seen: start.Add(90 * time.Minute),
+		Expires: start.Add(30 * 24 * time.Hour), Source: "203.0.113.7",
+		Credentials: []auth.Credential{
+			{Kind: "session", Hash: auth.HashCredential("session", "first"), Since: start, RetiredAt: start.Add(61 * time.Minute)},
+			{Kind: "session", Hash: auth.HashCredential("session", "second"), Since: start.Add(time.Hour)},
+		},
+		Ended: start.Add(2 * time.Hour), EndedBy: "operator jiro",
+	})
+	golden(t, "session-token.json", auth.Session{
+		ID: "Y3KQ5RT6WLMC2ABDE7Q2YHVX4N", Kind: auth.TokenSession, Subject: "acc-1042", AAL: 1, Created: start, Seen: start,
+		Credentials: []auth.Credential{{Kind: "api-token", Hash: auth.HashCredential("api-token", "first"), Since: start}},
+	})
+}
+
+func TestPersonGolden(t *testing.T) {
+	golden(t, "person.json", auth.Person{
+		Subject: "acc-1042", Organization: "org-7", Names: []string{"hanako@acme.example"}, Mail: []string{"hanako@acme.example"},
+		Roles: []string{"admin"}, Language: "ja", TimeZone: "Asia/Tokyo", FirstSeen: start, LastSeen: start.Add(time.Hour),
+	})
+}
+
+// A field for a secret would have to be given a name here first.
+func TestSessionHasNoOtherFields(t *testing.T) {
+	fields := func(v any) string {
+		var names []string
+		for f := range reflect.TypeOf(v).Fields() {
+			names = append(names, f.Name)
+		}
+		return strings.Join(names, " ")
+	}
+	for _, test := range []struct {
+		v    any
+		want string
+	}{
+		{auth.Session{}, "ID Kind Subject Organization Device AAL Created Seen Expires Source Credentials Ended EndedBy"},
+		{auth.Credential{}, "Kind Hash Since RetiredAt"},
+	} {
+		if got := fields(test.v); got != test.want {
+			t.Errorf("fields of %T:\n got %s\nwant %s", test.v, got, test.want)
+		}
+	}
+}

@@ -1,0 +1,690 @@
+package auth
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// What keeps a token or a credential from opening anything. Callers branch on them.
+var (
+	ErrNoSession    = errors.New("no such session")
+	ErrSessionEnded = errors.New("the session has ended")
+	ErrExpired      = errors.New("the session is older than it may be, or was idle for too long")
+)
+
+// SessionKind is how the client proves a session.
+type SessionKind string
+
+const (
+	// BrowserSession is proven by our cookie; the backend's cookies are good only with it.
+	BrowserSession SessionKind = "browser"
+	// TokenSession is proven by the backend's own header credential, as programs use.
+	TokenSession SessionKind = "token"
+)
+
+// Session is our record that binds an account, a device, the backend's
+// credentials and how sure we are. It is a value: what Sessions hands out is
+// never changed afterwards, and callers must not change it either. It holds no secret.
+type Session struct {
+	ID           string       `json:"id"` // public: for people, logs and operators
+	Kind         SessionKind  `json:"kind"`
+	Subject      string       `json:"subject"` // the backend's stable identifier of the account
+	Organization string       `json:"organization,omitempty"`
+	Device       string       `json:"device,omitempty"` // id of our device cookie
+	AAL          int          `json:"aal"`              // authenticator assurance level, 1 to 3
+	Created      time.Time    `json:"created"`
+	Seen         time.Time    `json:"seen"`             // last use, to the minute
+	Expires      time.Time    `json:"expires,omitzero"` // good before this time, not at it; zero, only for tokens: no such time
+	Source       string       `json:"source,omitempty"` // client address at birth
+	Credentials  []Credential `json:"credentials,omitempty"`
+	Ended        time.Time    `json:"ended,omitzero"`
+	EndedBy      string       `json:"ended_by,omitempty"` // "login", "expiry", or what was given to End
+}
+
+// Holds reports whether the credential of that kind and hash is the session's own
+// and good at now. It does not look at whether the session is over.
+func (s *Session) Holds(kind string, h CredentialHash, now time.Time) bool {
+	i := s.find(kind, h)
+	return i >= 0 && s.Credentials[i].good(now)
+}
+
+func (s *Session) find(kind string, h CredentialHash) int {
+	for i := range s.Credentials {
+		if s.Credentials[i].is(kind, h) {
+			return i
+		}
+	}
+	return -1
+}
+
+// Whoever ends a session without being asked.
+const (
+	endedByLogin  = "login"
+	endedByExpiry = "expiry"
+)
+
+// SessionsConfig bounds sessions. Zero fields take the default.
+type SessionsConfig struct {
+	Overall        time.Duration // from Begin, for browsers; 30 days (SP 800-63B-4 section 2.1.3)
+	Idle           time.Duration // from the last use, for browsers; 14 days
+	PreviousFor    time.Duration // a replaced credential lives on; 60 s
+	TombstoneFor   time.Duration // an ended browser session stays known; 90 days
+	MaxCredentials int           // of a session, replaced ones included; 8
+	CacheSize      int           // sessions in memory, about 1 KiB each; 200,000
+}
+
+func (c SessionsConfig) withDefaults() (SessionsConfig, error) {
+	for _, d := range []struct {
+		name string
+		v    *time.Duration
+		std  time.Duration
+	}{
+		{"Overall", &c.Overall, 30 * 24 * time.Hour},
+		{"Idle", &c.Idle, 14 * 24 * time.Hour},
+		{"PreviousFor", &c.PreviousFor, time.Minute},
+		{"TombstoneFor", &c.TombstoneFor, 90 * 24 * time.Hour},
+	} {
+		if *d.v < 0 {
+			return c, fmt.Errorf("sessions: %s is %v: want a positive duration, or 0 for %v", d.name, *d.v, d.std)
+		}
+		if *d.v == 0 {
+			*d.v = d.std
+		}
+	}
+	if c.Idle < 2*seenEvery {
+		return c, fmt.Errorf("sessions: Idle is %v: want at least %v, because use is noted once in %v", c.Idle, 2*seenEvery, seenEvery)
+	}
+	for _, n := range []struct {
+		name string
+		v    *int
+		std  int
+	}{{"MaxCredentials", &c.MaxCredentials, 8}, {"CacheSize", &c.CacheSize, 200_000}} {
+		if *n.v < 0 {
+			return c, fmt.Errorf("sessions: %s is %d: want a positive number, or 0 for %d", n.name, *n.v, n.std)
+		}
+		if *n.v == 0 {
+			*n.v = n.std
+		}
+	}
+	return c, nil
+}
+
+const (
+	seenEvery  = time.Minute      // Touch is coalesced to this
+	absentFor  = 30 * time.Second // an unknown token or credential is not asked about again
+	absentMax  = 1 << 16          // of them are remembered, 24 bytes each
+	listMax    = 1000             // sessions OfSubject returns
+	sweepBatch = 500              // sessions a transaction of Sweep writes
+)
+
+// SessionStore keeps sessions. [SQLStore] and [MemoryStore] are the two there are.
+//
+// A method that changes something has made it durable when it returns without
+// error, and has changed nothing when it returns one, unless the error is of the
+// storage itself, in which case it may have. All are safe for concurrent use;
+// changes do not overlap. Functions that are passed in see a private copy, may be
+// called again, and must not call the store.
+type SessionStore interface {
+	// insertSession stores r. Each of its credentials is taken from the session
+	// that has it; that session is passed to loses, which may end it, and is stored
+	// and returned. An id or token that is taken is an error.
+	insertSession(ctx context.Context, r record, loses func(*Session)) (changed []record, err error)
+
+	// These return ErrNoSession when there is none; sessions that ended are found.
+	sessionByToken(ctx context.Context, token tokenHash) (record, error)
+	sessionByCredential(ctx context.Context, kind string, h CredentialHash) (record, error)
+	sessionByID(ctx context.Context, id string) (record, error)
+
+	// updateSession passes the session to change and stores the result, its next
+	// version, unless change returns an error. Only credentials, end and Seen may
+	// change, and Seen never moves back. A credential that another session has, even an ended one, is an error.
+	updateSession(ctx context.Context, id string, change func(*Session) error) (record, error)
+
+	// endSessions passes each session of the subject that has not ended to end and
+	// stores the results.
+	endSessions(ctx context.Context, subject string, end func(*Session)) ([]record, error)
+
+	// expireSessions does the same with up to limit sessions whose Expires is at or
+	// before now, and browser sessions last seen at or before idle.
+	expireSessions(ctx context.Context, now, idle time.Time, limit int, end func(*Session)) ([]record, error)
+
+	// sessionsOf is up to limit sessions of the subject that have not ended, the
+	// newest first.
+	sessionsOf(ctx context.Context, subject string, limit int) ([]record, error)
+
+	// seeSessions moves Seen forward; it never moves back. Unknown ids are ignored.
+	seeSessions(ctx context.Context, seen map[string]time.Time) error
+
+	// forgetSessions deletes up to limit browser sessions that ended before then.
+	forgetSessions(ctx context.Context, then time.Time, limit int) (int, error)
+}
+
+// record is a session as it is stored.
+type record struct {
+	Session
+	token   tokenHash
+	version int64 // from 1; of two records of a session the higher one is the later
+}
+
+type tokenHash [sha256.Size]byte
+
+// Sessions is all the sessions there are. Those in use are in memory, up to
+// SessionsConfig.CacheSize; the store has all of them.
+type Sessions struct {
+	store  SessionStore
+	cfg    SessionsConfig
+	cache  *sessionCache
+	absent *recent[cacheKey, time.Time] // until when; bounded by absentMax
+
+	seenMu   sync.Mutex
+	seen     map[string]time.Time // uses not yet stored; bounded by CacheSize + absentMax
+	flushing map[string]time.Time // the same, on their way to the store
+
+	sweeping sync.Mutex // held by Sweep, so that there is one
+
+	onEndMu sync.RWMutex
+	onEnd   []func(Session)
+}
+
+// OpenSessions returns the sessions in store.
+//
+// It reads no session ahead, so it needs no clock yet: what is over is known as
+// over when it is asked for.
+func OpenSessions(ctx context.Context, store SessionStore, cfg SessionsConfig, _ time.Time) (*Sessions, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := store.sessionByID(ctx, "-"); err != nil && !errors.Is(err, ErrNoSession) {
+		return nil, fmt.Errorf("opening sessions: %w", err)
+	}
+	return &Sessions{
+		store: store, cfg: cfg, cache: newSessionCache(cfg.CacheSize), absent: newRecent[cacheKey, time.Time](absentMax),
+		seen: make(map[string]time.Time),
+	}, nil
+}
+
+// OnEnd registers f to be called once for each session that ends by an act of
+// this process: after the end is durable and visible, before the method that ended
+// it returns, in its goroutine. f must not call back into Sessions.
+func (ss *Sessions) OnEnd(f func(Session)) {
+	ss.onEndMu.Lock()
+	defer ss.onEndMu.Unlock()
+	ss.onEnd = append(ss.onEnd, f)
+}
+
+func (ss *Sessions) tell(ended []record) {
+	ss.onEndMu.RLock()
+	fs := ss.onEnd
+	ss.onEndMu.RUnlock()
+	for _, r := range ended {
+		for _, f := range fs {
+			f(r.Session)
+		}
+	}
+}
+
+// over is why s may not be used at now; nil if it may.
+func (ss *Sessions) over(s *Session, now time.Time) error {
+	switch {
+	case !s.Ended.IsZero():
+		return ErrSessionEnded
+	case !s.Expires.IsZero() && !now.Before(s.Expires):
+		return ErrExpired
+	case s.Kind == BrowserSession && now.Sub(s.Seen) >= ss.cfg.Idle:
+		return ErrExpired
+	}
+	return nil
+}
+
+// Begin makes a session of s and returns it with its token, the secret for the
+// cookie, which is not kept. Of s, the kind and subject are required; times and an
+// empty ID are filled in. Expires of a browser session is at most Overall away; a
+// token session ends only when Expires, if set, says so or somebody ends it.
+//
+// A credential that another session has is moved here, because the backend has
+// just said whose it is. The session that loses it ends if it is on the same
+// device, so that a second login in a browser replaces the first, or if it has no
+// credential left.
+func (ss *Sessions) Begin(ctx context.Context, s Session, credentials []Credential, now time.Time) (Session, string, error) {
+	fail := func(err error) (Session, string, error) {
+		return Session{}, "", fmt.Errorf("beginning a session: %w", err)
+	}
+	now = stored(now)
+	switch {
+	case s.Subject == "":
+		return fail(errors.New("no subject: a session needs to know whose it is"))
+	case s.Kind != BrowserSession && s.Kind != TokenSession:
+		return fail(fmt.Errorf("unknown kind %q: want %q or %q", s.Kind, BrowserSession, TokenSession))
+	}
+	if s.ID == "" {
+		s.ID = rand.Text()
+	}
+	s.Created, s.Seen, s.Ended, s.EndedBy = now, now, time.Time{}, ""
+	s.Expires = stored(s.Expires)
+	if latest := now.Add(ss.cfg.Overall); s.Kind == BrowserSession && (s.Expires.IsZero() || s.Expires.After(latest)) {
+		s.Expires = latest
+	}
+	s.Credentials = nil
+	for _, c := range credentials {
+		if s.find(c.Kind, c.Hash) >= 0 {
+			continue
+		}
+		if c.Since.IsZero() {
+			c.Since = now
+		}
+		c.Since, c.RetiredAt = stored(c.Since), time.Time{}
+		s.Credentials = append(s.Credentials, c)
+	}
+	if len(s.Credentials) > ss.cfg.MaxCredentials {
+		return fail(fmt.Errorf("%d credentials: a session holds at most %d", len(s.Credentials), ss.cfg.MaxCredentials))
+	}
+	token := newToken()
+	r := record{Session: s, token: hashToken(token), version: 1}
+	lost, ends := ss.cache.lost.Load(), make(map[string]bool)
+	changed, err := ss.store.insertSession(ctx, r, func(old *Session) {
+		ends[old.ID] = old.Ended.IsZero() && (old.Device != "" && old.Device == s.Device || len(old.Credentials) == 0)
+		if ends[old.ID] {
+			old.Ended, old.EndedBy = now, endedByLogin
+		}
+	})
+	if err != nil {
+		return fail(err)
+	}
+	ss.applied(append([]record{r}, changed...), lost)
+	var ended []record
+	for _, c := range changed {
+		if ends[c.ID] {
+			ended = append(ended, c)
+		}
+	}
+	ss.tell(ended)
+	return s, token, nil
+}
+
+// ByToken is the live session of a token. It returns ErrNoSession, also for what
+// cannot be a token, ErrSessionEnded or ErrExpired. Malformed tokens cost a hash
+// like any other, and no SQL.
+func (ss *Sessions) ByToken(ctx context.Context, token string, now time.Time) (*Session, error) {
+	formed := wellFormed(token)
+	h := hashToken(token)
+	key := keyOf(h[:])
+	if !formed {
+		return nil, ErrNoSession
+	}
+	c := ss.cache.get(key)
+	if c == nil || subtle.ConstantTimeCompare(c.token[:], h[:]) != 1 {
+		return ss.loadByToken(ctx, key, h, now)
+	}
+	s := c.session.Load()
+	if err := ss.over(s, now); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (ss *Sessions) loadByToken(ctx context.Context, key cacheKey, h tokenHash, now time.Time) (*Session, error) {
+	s, err := ss.load(key, now, func() (record, error) { return ss.store.sessionByToken(ctx, h) })
+	if err == nil {
+		err = ss.over(s, now)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// ByCredential is the live session that holds a credential: the current one or
+// one replaced less than PreviousFor ago. It returns ErrNoSession if no session
+// ever had it, and ErrSessionEnded or ErrExpired if its time is over.
+func (ss *Sessions) ByCredential(ctx context.Context, kind string, h CredentialHash, now time.Time) (*Session, error) {
+	key := keyOf(h[:])
+	s := ss.cache.holder(key, kind, h)
+	if s == nil {
+		var err error
+		if s, err = ss.loadByCredential(ctx, key, kind, h, now); err != nil {
+			return nil, err
+		}
+	}
+	if err := ss.over(s, now); err != nil {
+		return nil, err
+	}
+	if !s.Holds(kind, h, now) {
+		return nil, ErrSessionEnded
+	}
+	return s, nil
+}
+
+func (ss *Sessions) loadByCredential(ctx context.Context, key cacheKey, kind string, h CredentialHash, now time.Time) (*Session, error) {
+	return ss.load(key, now, func() (record, error) { return ss.store.sessionByCredential(ctx, kind, h) })
+}
+
+// load asks the store for what is not in memory, and keeps the answer.
+func (ss *Sessions) load(key cacheKey, now time.Time, ask func() (record, error)) (*Session, error) {
+	if until, ok := ss.absent.get(key); ok && now.Before(until) {
+		return nil, ErrNoSession
+	}
+	absentEpoch, changes := ss.absent.now(), ss.cache.changes.Load()
+	r, err := ask()
+	if errors.Is(err, ErrNoSession) {
+		ss.absent.putAt(absentEpoch, key, now.Add(absentFor))
+		return nil, ErrNoSession
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading a session: %w", err)
+	}
+	if seen := ss.unstored(r.ID); seen.After(r.Seen) {
+		r.Seen = seen
+	}
+	ss.cache.loaded(r, changes)
+	return &r.Session, nil
+}
+
+// applied makes committed changes visible. lost is what the cache had lost before
+// they were made.
+func (ss *Sessions) applied(rs []record, lost uint64) {
+	ss.cache.apply(rs, lost)
+	for i := range rs {
+		ss.absent.drop(keyOf(rs[i].token[:]))
+		for _, c := range rs[i].Credentials {
+			ss.absent.drop(keyOf(c.Hash[:]))
+		}
+	}
+}
+
+// AddCredential gives a live session another credential, as backends do that roll
+// their cookies. Those of the same kind are retired: they live PreviousFor more.
+// At most MaxCredentials are kept; retired ones go first, the oldest of them
+// before the others, and are unknown from then on. A credential that the session
+// has and that is current costs nothing. It returns ErrNoSession, ErrSessionEnded
+// or ErrExpired when the session is of no use.
+func (ss *Sessions) AddCredential(ctx context.Context, id string, c Credential, now time.Time) error {
+	now = stored(now)
+	if cached := ss.cache.get(keyOfID(id)); cached != nil {
+		s := cached.session.Load()
+		if i := s.find(c.Kind, c.Hash); s.ID == id && i >= 0 && s.Credentials[i].current() && ss.over(s, now) == nil {
+			return nil
+		}
+	}
+	if c.Since.IsZero() {
+		c.Since = now
+	}
+	c.Since, c.RetiredAt = stored(c.Since), time.Time{}
+	lost := ss.cache.lost.Load()
+	r, err := ss.store.updateSession(ctx, id, func(s *Session) error {
+		if seen := ss.unstored(id); seen.After(s.Seen) {
+			s.Seen = seen
+		}
+		if err := ss.over(s, now); err != nil {
+			return err
+		}
+		if i := s.find(c.Kind, c.Hash); i >= 0 && s.Credentials[i].current() {
+			return errUnchanged
+		}
+		return ss.chain(s, c, now)
+	})
+	if errors.Is(err, errUnchanged) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("adding a credential to session %s: %w", id, err)
+	}
+	ss.applied([]record{r}, lost)
+	return nil
+}
+
+// errUnchanged means that there is nothing to store.
+var errUnchanged = errors.New("nothing to change")
+
+// chain makes c the current credential of its kind in s.
+func (ss *Sessions) chain(s *Session, c Credential, now time.Time) error {
+	all := make([]Credential, 0, len(s.Credentials)+1)
+	for _, old := range s.Credentials {
+		if old.is(c.Kind, c.Hash) {
+			continue
+		}
+		if old.Kind == c.Kind && old.current() {
+			old.RetiredAt = now.Add(ss.cfg.PreviousFor)
+		}
+		all = append(all, old)
+	}
+	all = append(all, c)
+	for len(all) > ss.cfg.MaxCredentials {
+		oldest := -1
+		for i := range all {
+			if !all[i].current() && (oldest < 0 || all[i].RetiredAt.Before(all[oldest].RetiredAt)) {
+				oldest = i
+			}
+		}
+		if oldest < 0 {
+			return fmt.Errorf("%d kinds of credentials: a session holds at most %d", len(all), ss.cfg.MaxCredentials)
+		}
+		all = slices.Delete(all, oldest, oldest+1)
+	}
+	s.Credentials = all
+	return nil
+}
+
+// Touch notes that a session was used. It is noted once a minute and stored by
+// the next Sweep; a crash forgets what was not stored, which makes a session look
+// idle for that much longer.
+func (ss *Sessions) Touch(id string, now time.Time) {
+	now = stored(now)
+	if c := ss.cache.get(keyOfID(id)); c != nil {
+		for {
+			s := c.session.Load()
+			if s.ID != id || now.Sub(s.Seen) < seenEvery || !s.Ended.IsZero() {
+				return
+			}
+			next := *s
+			next.Seen = now
+			if c.session.CompareAndSwap(s, &next) {
+				break
+			}
+		}
+	}
+	ss.seenMu.Lock()
+	defer ss.seenMu.Unlock()
+	if old, ok := ss.seen[id]; ok && now.Sub(old) < seenEvery || !ok && len(ss.seen) >= ss.cfg.CacheSize+absentMax {
+		return
+	}
+	ss.seen[id] = now
+}
+
+// unstored is when a session was used last, if that is not in the store yet.
+func (ss *Sessions) unstored(id string) time.Time {
+	ss.seenMu.Lock()
+	defer ss.seenMu.Unlock()
+	if t, ok := ss.seen[id]; ok {
+		return t
+	}
+	return ss.flushing[id]
+}
+
+// End ends a session and returns it. by says who did, for people. It returns
+// ErrNoSession or, with the session, ErrSessionEnded.
+func (ss *Sessions) End(ctx context.Context, id, by string, now time.Time) (Session, error) {
+	now = stored(now)
+	var already Session
+	lost := ss.cache.lost.Load()
+	r, err := ss.store.updateSession(ctx, id, func(s *Session) error {
+		if !s.Ended.IsZero() {
+			already = *s
+			return ErrSessionEnded
+		}
+		s.Ended, s.EndedBy = now, by
+		return nil
+	})
+	if err != nil {
+		return already, fmt.Errorf("ending session %s: %w", id, err)
+	}
+	ss.applied([]record{r}, lost)
+	ss.tell([]record{r})
+	return r.Session, nil
+}
+
+// EndAll ends every session of an account and returns them.
+func (ss *Sessions) EndAll(ctx context.Context, subject, by string, now time.Time) ([]Session, error) {
+	now = stored(now)
+	lost := ss.cache.lost.Load()
+	rs, err := ss.store.endSessions(ctx, subject, func(s *Session) { s.Ended, s.EndedBy = now, by })
+	if err != nil {
+		return nil, fmt.Errorf("ending the sessions of an account: %w", err)
+	}
+	ss.applied(rs, lost)
+	ss.tell(rs)
+	return sessionsIn(rs), nil
+}
+
+// OfSubject is the live sessions of an account, the newest first, at most 1,000.
+func (ss *Sessions) OfSubject(ctx context.Context, subject string, now time.Time) ([]Session, error) {
+	rs, err := ss.store.sessionsOf(ctx, subject, listMax)
+	if err != nil {
+		return nil, fmt.Errorf("listing the sessions of an account: %w", err)
+	}
+	live := rs[:0]
+	for _, r := range rs {
+		if seen := ss.unstored(r.ID); seen.After(r.Seen) {
+			r.Seen = seen
+		}
+		if ss.over(&r.Session, now) == nil {
+			live = append(live, r)
+		}
+	}
+	return sessionsIn(live), nil
+}
+
+func sessionsIn(rs []record) []Session {
+	all := make([]Session, len(rs))
+	for i := range rs {
+		all[i] = rs[i].Session
+	}
+	return all
+}
+
+// Sweep stores what Touch noted, ends the sessions whose time is over, and
+// forgets browser sessions that ended more than TombstoneFor ago. What it returns
+// is how many it ended. Nothing waits for it: a session stops on time without.
+// Token sessions are never forgotten, because their credential may never expire;
+// there are as many as the backend minted tokens.
+func (ss *Sessions) Sweep(ctx context.Context, now time.Time) (int, error) {
+	ss.sweeping.Lock()
+	defer ss.sweeping.Unlock()
+	now = stored(now)
+	if err := ss.flush(ctx); err != nil {
+		return 0, fmt.Errorf("storing when sessions were used: %w", err)
+	}
+	ended := 0
+	for {
+		lost := ss.cache.lost.Load()
+		rs, err := ss.store.expireSessions(ctx, now, now.Add(-ss.cfg.Idle), sweepBatch, func(s *Session) {
+			s.Ended, s.EndedBy = now, endedByExpiry
+		})
+		if err != nil {
+			return ended, fmt.Errorf("expiring sessions: %w", err)
+		}
+		ended += len(rs)
+		ss.applied(rs, lost)
+		ss.tell(rs)
+		if len(rs) < sweepBatch {
+			break
+		}
+	}
+	for {
+		n, err := ss.store.forgetSessions(ctx, now.Add(-ss.cfg.TombstoneFor), sweepBatch)
+		if err != nil {
+			return ended, fmt.Errorf("forgetting sessions that ended long ago: %w", err)
+		}
+		if n < sweepBatch {
+			return ended, nil
+		}
+	}
+}
+
+// flush stores the noted uses, a batch a transaction.
+func (ss *Sessions) flush(ctx context.Context) error {
+	ss.seenMu.Lock()
+	ss.flushing, ss.seen = ss.seen, make(map[string]time.Time)
+	all := ss.flushing
+	ss.seenMu.Unlock()
+
+	batch := make(map[string]time.Time, sweepBatch)
+	var err error
+	for id, t := range all {
+		batch[id] = t
+		if len(batch) == sweepBatch {
+			if err = ss.store.seeSessions(ctx, batch); err != nil {
+				break
+			}
+			clear(batch)
+		}
+	}
+	if err == nil && len(batch) > 0 {
+		err = ss.store.seeSessions(ctx, batch)
+	}
+
+	ss.seenMu.Lock()
+	defer ss.seenMu.Unlock()
+	if err != nil {
+		// Storing some of them again does no harm.
+		for id, t := range ss.flushing {
+			if t.After(ss.seen[id]) {
+				ss.seen[id] = t
+			}
+		}
+	}
+	ss.flushing = nil
+	return err
+}
+
+// A token is 256 random bits in base64url.
+const tokenLength = 43
+
+func newToken() string {
+	var secret [32]byte
+	rand.Read(secret[:])
+	return base64.RawURLEncoding.EncodeToString(secret[:])
+}
+
+// wellFormed reports whether token can be one of ours. It looks at every
+// character, whatever the first ones are.
+func wellFormed(token string) bool {
+	if len(token) != tokenLength {
+		return false
+	}
+	bad := 0
+	for i := range len(token) {
+		c := token[i]
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_':
+		default:
+			bad++
+		}
+	}
+	return bad == 0
+}
+
+// hashToken hashes the first tokenLength bytes of token: the work does not depend
+// on what it is given.
+func hashToken(token string) tokenHash {
+	const domain = "kidoban session token v1\x00"
+	var b [len(domain) + tokenLength]byte
+	copy(b[copy(b[:], domain):], token)
+	return sha256.Sum256(b[:])
+}
+
+// stored is t as it comes back from a store.
+func stored(t time.Time) time.Time {
+	if t.IsZero() {
+		return time.Time{}
+	}
+	return t.UTC().Truncate(time.Microsecond)
+}

@@ -1,0 +1,510 @@
+package auth
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Migrations holds the goose migrations of this package: "migrations/sqlite".
+//
+//go:embed migrations
+var Migrations embed.FS
+
+// SQLStore keeps everything in a database. Each method that changes something is
+// durable when it returns; changes that come at the same time share a commit.
+type SQLStore struct {
+	db       *sql.DB
+	reads    *sql.DB // for what is not part of a change
+	postgres bool    // placeholders are numbered
+	group    group
+}
+
+var (
+	_ SessionStore   = (*SQLStore)(nil)
+	_ DirectoryStore = (*SQLStore)(nil)
+	_ DeviceStore    = (*SQLStore)(nil)
+)
+
+// NewSQLStore uses db, which somebody else opened, migrated and will close. The
+// dialect is "sqlite" or "postgres".
+func NewSQLStore(db *sql.DB, dialect string) (*SQLStore, error) {
+	if dialect != "sqlite" && dialect != "postgres" {
+		return nil, fmt.Errorf("unknown SQL dialect %q: want sqlite or postgres", dialect)
+	}
+	return &SQLStore{db: db, reads: db, postgres: dialect == "postgres"}, nil
+}
+
+// ReadThrough makes s look things up through db, another handle on the same
+// database, so that look-ups need not wait for commits. It sees what is committed.
+// Call it before the first use.
+func (s *SQLStore) ReadThrough(db *sql.DB) { s.reads = db }
+
+// q writes the placeholders of a statement that uses ?. No statement of ours has a
+// question mark in a literal.
+func (s *SQLStore) q(query string) string {
+	if !s.postgres {
+		return query
+	}
+	var b strings.Builder
+	n := 0
+	for _, c := range query {
+		if c != '?' {
+			b.WriteRune(c)
+			continue
+		}
+		n++
+		b.WriteString("$" + strconv.Itoa(n))
+	}
+	return b.String()
+}
+
+// asker is a database or a transaction.
+type asker interface {
+	QueryContext(context.Context, string, ...any) (*sql.Rows, error)
+	QueryRowContext(context.Context, string, ...any) *sql.Row
+}
+
+func toMicro(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMicro()
+}
+
+func fromMicro(n int64) time.Time {
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(n).UTC()
+}
+
+const sessionColumns = `id, token, version, kind, subject, organization, device, aal, created, seen, expires, source, ended, ended_by`
+
+// sessionsWhere reads sessions and their credentials.
+func (s *SQLStore) sessionsWhere(ctx context.Context, db asker, where string, args ...any) ([]record, error) {
+	rows, err := db.QueryContext(ctx, s.q(`SELECT `+sessionColumns+` FROM auth_sessions WHERE `+where), args...)
+	if err != nil {
+		return nil, err
+	}
+	var all []record
+	err = scan(rows, func() error {
+		var (
+			r                             record
+			token                         []byte
+			created, seen, expires, ended int64
+		)
+		if err := rows.Scan(&r.ID, &token, &r.version, &r.Kind, &r.Subject, &r.Organization, &r.Device, &r.AAL,
+			&created, &seen, &expires, &r.Source, &ended, &r.EndedBy); err != nil {
+			return err
+		}
+		copy(r.token[:], token)
+		r.Created, r.Seen, r.Expires, r.Ended = fromMicro(created), fromMicro(seen), fromMicro(expires), fromMicro(ended)
+		all = append(all, r)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i := range all {
+		rows, err := db.QueryContext(ctx, s.q(`SELECT hash, kind, since, retired FROM auth_credentials WHERE session = ? ORDER BY place`), all[i].ID)
+		if err != nil {
+			return nil, err
+		}
+		if err := scan(rows, func() error {
+			var (
+				c              Credential
+				hash           []byte
+				since, retired int64
+			)
+			if err := rows.Scan(&hash, &c.Kind, &since, &retired); err != nil {
+				return err
+			}
+			copy(c.Hash[:], hash)
+			c.Since, c.RetiredAt = fromMicro(since), fromMicro(retired)
+			all[i].Credentials = append(all[i].Credentials, c)
+			return nil
+		}); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// scan calls f for each row and closes rows.
+func scan(rows *sql.Rows, f func() error) error {
+	defer rows.Close()
+	for rows.Next() {
+		if err := f(); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// oneSession is the session that matches, or ErrNoSession.
+func (s *SQLStore) oneSession(ctx context.Context, db asker, where string, args ...any) (record, error) {
+	all, err := s.sessionsWhere(ctx, db, where, args...)
+	switch {
+	case err != nil:
+		return record{}, fmt.Errorf("reading a session: %w", err)
+	case len(all) == 0:
+		return record{}, ErrNoSession
+	}
+	return all[0], nil
+}
+
+func (s *SQLStore) sessionByToken(ctx context.Context, token tokenHash) (record, error) {
+	return s.oneSession(ctx, s.reads, `token = ?`, token[:])
+}
+
+func (s *SQLStore) sessionByID(ctx context.Context, id string) (record, error) {
+	return s.oneSession(ctx, s.reads, `id = ?`, id)
+}
+
+func (s *SQLStore) sessionByCredential(ctx context.Context, kind string, h CredentialHash) (record, error) {
+	return s.oneSession(ctx, s.reads, `id = (SELECT session FROM auth_credentials WHERE hash = ? AND kind = ?)`, h[:], kind)
+}
+
+func (s *SQLStore) insertSession(ctx context.Context, r record, loses func(*Session)) (changed []record, err error) {
+	err = s.in(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		changed = nil
+		lost := make(map[string]*record)
+		var order []string
+		for _, c := range r.Credentials {
+			old, err := s.oneSession(ctx, tx, `id = (SELECT session FROM auth_credentials WHERE hash = ?)`, c.Hash[:])
+			if errors.Is(err, ErrNoSession) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			if lost[old.ID] == nil {
+				lost[old.ID] = &old
+				order = append(order, old.ID)
+			}
+			o := lost[old.ID]
+			o.Credentials = slices.DeleteFunc(o.Credentials, func(x Credential) bool { return x.Hash == c.Hash })
+		}
+		for _, id := range order {
+			o := lost[id]
+			loses(&o.Session)
+			if err := s.replace(ctx, tx, o); err != nil {
+				return err
+			}
+			changed = append(changed, *o)
+		}
+		if _, err := tx.ExecContext(ctx, s.q(`INSERT INTO auth_sessions (`+sessionColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`),
+			r.ID, r.token[:], r.version, r.Kind, r.Subject, r.Organization, r.Device, r.AAL,
+			toMicro(r.Created), toMicro(r.Seen), toMicro(r.Expires), r.Source, toMicro(r.Ended), r.EndedBy); err != nil {
+			return err
+		}
+		return s.putCredentials(ctx, tx, &r.Session)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("storing a session: %w", err)
+	}
+	return changed, nil
+}
+
+// putCredentials stores the credentials of a session that has none stored.
+func (s *SQLStore) putCredentials(ctx context.Context, tx *sql.Tx, o *Session) error {
+	for i, c := range o.Credentials {
+		if _, err := tx.ExecContext(ctx, s.q(`INSERT INTO auth_credentials (hash, kind, session, place, since, retired) VALUES (?, ?, ?, ?, ?, ?)`),
+			c.Hash[:], c.Kind, o.ID, i, toMicro(c.Since), toMicro(c.RetiredAt)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// replace stores the next version of a session: credentials, end and Seen.
+func (s *SQLStore) replace(ctx context.Context, tx *sql.Tx, r *record) error {
+	r.version++
+	if _, err := tx.ExecContext(ctx, s.q(`UPDATE auth_sessions SET version = ?, seen = CASE WHEN seen > ? THEN seen ELSE ? END, ended = ?, ended_by = ? WHERE id = ?`),
+		r.version, toMicro(r.Seen), toMicro(r.Seen), toMicro(r.Ended), r.EndedBy, r.ID); err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, s.q(`DELETE FROM auth_credentials WHERE session = ?`), r.ID); err != nil {
+		return err
+	}
+	return s.putCredentials(ctx, tx, &r.Session)
+}
+
+func (s *SQLStore) updateSession(ctx context.Context, id string, change func(*Session) error) (next record, err error) {
+	err = s.in(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		if next, err = s.oneSession(ctx, tx, `id = ?`, id); err != nil {
+			return err
+		}
+		seen := next.Seen
+		if err := change(&next.Session); err != nil {
+			return err
+		}
+		if seen.After(next.Seen) {
+			next.Seen = seen
+		}
+		for _, c := range next.Credentials {
+			var holder string
+			err := tx.QueryRowContext(ctx, s.q(`SELECT session FROM auth_credentials WHERE hash = ?`), c.Hash[:]).Scan(&holder)
+			if err == nil && holder != id {
+				return errTaken(holder)
+			}
+			if err != nil && !errors.Is(err, sql.ErrNoRows) {
+				return err
+			}
+		}
+		return s.replace(ctx, tx, &next)
+	})
+	if err != nil {
+		return record{}, err
+	}
+	return next, nil
+}
+
+// endWhere passes the sessions that match to end and stores the results.
+func (s *SQLStore) endWhere(ctx context.Context, end func(*Session), where string, args ...any) (all []record, err error) {
+	err = s.in(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		if all, err = s.sessionsWhere(ctx, tx, where, args...); err != nil {
+			return err
+		}
+		for i := range all {
+			seen := all[i].Seen
+			end(&all[i].Session)
+			if seen.After(all[i].Seen) {
+				all[i].Seen = seen
+			}
+			if err := s.replace(ctx, tx, &all[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("ending sessions: %w", err)
+	}
+	return all, nil
+}
+
+func (s *SQLStore) endSessions(ctx context.Context, subject string, end func(*Session)) ([]record, error) {
+	return s.endWhere(ctx, end, `subject = ? AND ended = 0 ORDER BY created DESC, id`, subject)
+}
+
+func (s *SQLStore) expireSessions(ctx context.Context, now, idle time.Time, limit int, end func(*Session)) ([]record, error) {
+	// One index answers each half, and the second leaves out what the first has. As
+	// one condition with OR, or as a UNION, they would read every live session at
+	// each sweep.
+	return s.endWhere(ctx, end, `id IN (
+		SELECT id FROM auth_sessions WHERE ended = 0 AND expires > 0 AND expires <= ?
+		UNION ALL SELECT id FROM auth_sessions WHERE ended = 0 AND kind = 'browser' AND seen <= ? AND NOT (expires > 0 AND expires <= ?)
+		LIMIT ?)`, toMicro(now), toMicro(idle), toMicro(now), limit)
+}
+
+func (s *SQLStore) sessionsOf(ctx context.Context, subject string, limit int) ([]record, error) {
+	all, err := s.sessionsWhere(ctx, s.reads, `subject = ? AND ended = 0 ORDER BY created DESC, id LIMIT ?`, subject, limit)
+	if err != nil {
+		return nil, fmt.Errorf("listing sessions: %w", err)
+	}
+	return all, nil
+}
+
+func (s *SQLStore) seeSessions(ctx context.Context, seen map[string]time.Time) error {
+	err := s.in(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		stmt, err := tx.PrepareContext(ctx, s.q(`UPDATE auth_sessions SET seen = ? WHERE id = ? AND seen < ?`))
+		if err != nil {
+			return err
+		}
+		defer stmt.Close()
+		for id, t := range seen {
+			if _, err := stmt.ExecContext(ctx, toMicro(t), id, toMicro(t)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("noting the use of sessions: %w", err)
+	}
+	return nil
+}
+
+func (s *SQLStore) forgetSessions(ctx context.Context, then time.Time, limit int) (int, error) {
+	return s.forget(ctx, `DELETE FROM auth_sessions WHERE id IN
+		(SELECT id FROM auth_sessions WHERE kind = 'browser' AND ended > 0 AND ended < ? LIMIT ?)`, toMicro(then), limit)
+}
+
+// forget runs a DELETE and counts. What belongs to the rows goes with them.
+func (s *SQLStore) forget(ctx context.Context, query string, args ...any) (int, error) {
+	result, err := s.db.ExecContext(ctx, s.q(query), args...)
+	if err != nil {
+		return 0, fmt.Errorf("forgetting what is over: %w", err)
+	}
+	n, err := result.RowsAffected()
+	return int(n), err
+}
+
+func (s *SQLStore) readPerson(ctx context.Context, db asker, subject string) (p Person, found bool, err error) {
+	var (
+		names, mail, roles string
+		first, last        int64
+	)
+	p.Subject = subject
+	err = db.QueryRowContext(ctx, s.q(`SELECT organization, names, mail, roles, language, time_zone, first_seen, last_seen FROM auth_people WHERE subject = ?`), subject).
+		Scan(&p.Organization, &names, &mail, &roles, &p.Language, &p.TimeZone, &first, &last)
+	if errors.Is(err, sql.ErrNoRows) {
+		return Person{}, false, nil
+	}
+	if err != nil {
+		return Person{}, false, fmt.Errorf("reading an account: %w", err)
+	}
+	for text, list := range map[*string]*[]string{&names: &p.Names, &mail: &p.Mail, &roles: &p.Roles} {
+		if err := json.Unmarshal([]byte(*text), list); err != nil {
+			return Person{}, false, fmt.Errorf("reading an account: %w", err)
+		}
+	}
+	p.FirstSeen, p.LastSeen = fromMicro(first), fromMicro(last)
+	return p, true, nil
+}
+
+// list is how a list of texts is stored.
+func list(all []string) string {
+	if len(all) == 0 {
+		return "[]"
+	}
+	text, err := json.Marshal(all)
+	if err != nil {
+		panic(err) // texts always encode
+	}
+	return string(text)
+}
+
+func (s *SQLStore) learn(ctx context.Context, subject string, typed [16]byte, now time.Time, merge func(*Person)) (p Person, err error) {
+	err = s.in(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		if p, _, err = s.readPerson(ctx, tx, subject); err != nil {
+			return err
+		}
+		p.Subject = subject
+		merge(&p)
+		if _, err := tx.ExecContext(ctx, s.q(`INSERT INTO auth_people (subject, organization, names, mail, roles, language, time_zone, first_seen, last_seen)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (subject) DO UPDATE SET organization = excluded.organization, names = excluded.names,
+			mail = excluded.mail, roles = excluded.roles, language = excluded.language, time_zone = excluded.time_zone,
+			first_seen = excluded.first_seen, last_seen = excluded.last_seen`),
+			subject, p.Organization, list(p.Names), list(p.Mail), list(p.Roles), p.Language, p.TimeZone, toMicro(p.FirstSeen), toMicro(p.LastSeen)); err != nil {
+			return err
+		}
+		if typed == [16]byte{} {
+			return nil
+		}
+		_, err = tx.ExecContext(ctx, s.q(`INSERT INTO auth_typed_names (digest, subject, since) VALUES (?, ?, ?)
+			ON CONFLICT (digest) DO UPDATE SET subject = excluded.subject, since = excluded.since WHERE auth_typed_names.subject <> excluded.subject`),
+			typed[:], subject, toMicro(now))
+		return err
+	})
+	if err != nil {
+		return Person{}, fmt.Errorf("learning an account: %w", err)
+	}
+	return p, nil
+}
+
+func (s *SQLStore) person(ctx context.Context, subject string) (Person, bool, error) {
+	return s.readPerson(ctx, s.reads, subject)
+}
+
+func (s *SQLStore) typed(ctx context.Context, digest [16]byte) (subject string, since time.Time, err error) {
+	var at int64
+	// There is a row in either case, so that what follows is the same work too.
+	err = s.reads.QueryRowContext(ctx, s.q(`SELECT subject, since FROM auth_typed_names WHERE digest = ? UNION ALL SELECT '', 0 LIMIT 1`), digest[:]).Scan(&subject, &at)
+	if err != nil {
+		return "", time.Time{}, fmt.Errorf("looking up a typed name: %w", err)
+	}
+	return subject, fromMicro(at), nil
+}
+
+func (s *SQLStore) oldest(ctx context.Context) (time.Time, error) {
+	var first sql.NullInt64
+	if err := s.db.QueryRowContext(ctx, `SELECT MIN(first_seen) FROM auth_people`).Scan(&first); err != nil {
+		return time.Time{}, fmt.Errorf("reading when the first account was seen: %w", err)
+	}
+	return fromMicro(first.Int64), nil
+}
+
+func (s *SQLStore) readDevice(ctx context.Context, db asker, id deviceID) (d device, found bool, err error) {
+	var rotated, used, forked int64
+	d.id = id
+	err = db.QueryRowContext(ctx, s.q(`SELECT generation, presented, rotated, used, forked FROM auth_devices WHERE id = ?`), id[:]).
+		Scan(&d.generation, &d.presented, &rotated, &used, &forked)
+	if errors.Is(err, sql.ErrNoRows) {
+		return device{id: id}, false, nil
+	}
+	if err != nil {
+		return device{}, false, fmt.Errorf("reading a device: %w", err)
+	}
+	d.rotated, d.used, d.forked = fromMicro(rotated), fromMicro(used), fromMicro(forked)
+	rows, err := db.QueryContext(ctx, s.q(`SELECT subject, since, last FROM auth_device_subjects WHERE device = ? ORDER BY since, subject`), id[:])
+	if err != nil {
+		return device{}, false, fmt.Errorf("reading a device: %w", err)
+	}
+	err = scan(rows, func() error {
+		var (
+			a           association
+			since, last int64
+		)
+		if err := rows.Scan(&a.subject, &since, &last); err != nil {
+			return err
+		}
+		a.since, a.last = fromMicro(since), fromMicro(last)
+		d.subjects = append(d.subjects, a)
+		return nil
+	})
+	if err != nil {
+		return device{}, false, fmt.Errorf("reading a device: %w", err)
+	}
+	return d, true, nil
+}
+
+func (s *SQLStore) device(ctx context.Context, id deviceID) (device, bool, error) {
+	return s.readDevice(ctx, s.reads, id)
+}
+
+func (s *SQLStore) updateDevice(ctx context.Context, id deviceID, change func(*device, bool) error) (d device, err error) {
+	err = s.in(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		var found bool
+		if d, found, err = s.readDevice(ctx, tx, id); err != nil {
+			return err
+		}
+		if err := change(&d, found); err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, s.q(`INSERT INTO auth_devices (id, generation, presented, rotated, used, forked) VALUES (?, ?, ?, ?, ?, ?)
+			ON CONFLICT (id) DO UPDATE SET generation = excluded.generation, presented = excluded.presented, rotated = excluded.rotated,
+			used = excluded.used, forked = excluded.forked`),
+			id[:], d.generation, d.presented, toMicro(d.rotated), toMicro(d.used), toMicro(d.forked)); err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, s.q(`DELETE FROM auth_device_subjects WHERE device = ?`), id[:]); err != nil {
+			return err
+		}
+		for _, a := range d.subjects {
+			if _, err := tx.ExecContext(ctx, s.q(`INSERT INTO auth_device_subjects (device, subject, since, last) VALUES (?, ?, ?, ?)`),
+				id[:], a.subject, toMicro(a.since), toMicro(a.last)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return device{}, err
+	}
+	return d, nil
+}
+
+func (s *SQLStore) forgetDevices(ctx context.Context, then, unused time.Time, limit int) (int, error) {
+	return s.forget(ctx, `DELETE FROM auth_devices WHERE id IN
+		(SELECT id FROM auth_devices WHERE used <= ? OR presented = 0 AND used <= ? LIMIT ?)`, toMicro(then), toMicro(unused), limit)
+}
