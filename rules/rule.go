@@ -1,0 +1,117 @@
+// Package rules loads and runs what the security team writes.
+//
+// A rule is one YAML file: counters it needs, a condition over the event, the
+// counters and the signals of package detectors, what to do when it holds, and
+// tests. [Load] checks every file strictly, tells all faults with their place and
+// leaves out what is faulty or fails its own tests. A [Set] counts events with
+// Observe and answers with Evaluate; a [Finding] is evidence and a proposal. What
+// happens is decided by package policies.
+//
+// The only clock is the event's time, so that live traffic, a replayed record and
+// a rule's tests run the same code. A Set does no I/O and is safe for concurrent
+// use. Its state is bounded: counters say what they keep and forget first, a file
+// has at most 256 KiB, and no condition can loop. Nothing panics on a bad file.
+//
+// Keeping the last good version of a file that went bad is the caller's: it still
+// holds the Set it had.
+package rules
+
+import (
+	"time"
+
+	"github.com/kidoban/kidoban/detectors"
+)
+
+// ID names a rule, for people and for the record: "stuffing.sequential". It is
+// unique in a [Set] and stays the same when the rule's text changes.
+type ID string
+
+// Stage is the point on the way of a request at which a rule is asked.
+type Stage string
+
+const (
+	LoginBefore Stage = "login.before" // an attempt is known, its outcome is not; counters and signals do not include it
+	LoginAfter  Stage = "login.after"  // the outcome is known and was observed; counters and signals include it
+)
+
+// Rule is one rule file, decoded and checked. README.md explains every field to
+// those who write one.
+type Rule struct {
+	ID         ID                 `json:"id"`
+	Title      string             `json:"title"`
+	Severity   string             `json:"severity"` // critical, high, medium, low or info
+	Tags       Tags               `json:"tags"`
+	Owner      string             `json:"owner"`
+	Reason     string             `json:"reason"`
+	ReviewBy   time.Time          `json:"review_by"` // midnight UTC; checking that it has not passed is the caller's
+	Count      map[string]Counter `json:"count,omitempty"`
+	On         Stage              `json:"on"`
+	When       string             `json:"when"` // CEL, of type bool
+	Then       []Response         `json:"then"`
+	Mode       Mode               `json:"mode"`
+	Canary     float64            `json:"canary,omitempty"` // with Mode Enforce: percent of subjects it acts for; 0: all of them
+	Budget     *Budget            `json:"budget,omitempty"`
+	Tests      []Test             `json:"tests"`
+	Generation string             `json:"generation"` // SHA-256 of the file, in hex
+}
+
+// Tags tie a rule to the catalogues auditors ask about.
+type Tags struct {
+	CSF    []string `json:"csf,omitempty"`    // NIST CSF 2.0 subcategories: DE.CM-09
+	Attack []string `json:"attack,omitempty"` // MITRE ATT&CK techniques: T1110.004
+	OAT    []string `json:"oat,omitempty"`    // OWASP automated threats: OAT-008
+}
+
+// Counter says what a rule counts. Equal counters of different rules are kept once.
+type Counter struct {
+	Distinct string        `json:"distinct,omitempty"` // the field whose different values are counted; empty: events are counted
+	By       []string      `json:"by"`                 // one count per combination of these fields; "all" alone: one count
+	Within   time.Duration `json:"within"`             // 1 s to 7 d
+	Where    string        `json:"where,omitempty"`    // CEL over the event alone; empty: every event
+}
+
+// Response is one thing to do about a match. Exactly one field is set.
+type Response struct {
+	Decide   *Decide   `json:"decide,omitempty"`
+	Incident *Incident `json:"incident,omitempty"`
+}
+
+// Decide asks for a lasting decision about the event's subject of a scope.
+type Decide struct {
+	Scope  string        `json:"scope"` // source.address, source.network, source.asn, source.country, account, session, device, credential or fingerprint
+	Action Action        `json:"action"`
+	For    time.Duration `json:"for"` // 1 s to 30 d
+}
+
+// Incident proposes an incident, one per value of the field Key.
+type Incident struct {
+	Category string `json:"category"`
+	Key      string `json:"key"` // a scope, as in Decide
+}
+
+// Budget is how many false positives the rule's owner accepts.
+type Budget struct {
+	FalsePositives float64       `json:"false_positives"` // percent of matches
+	Over           time.Duration `json:"over"`
+}
+
+// Test is one story in a rule file and how it ends. Load runs all of them.
+type Test struct {
+	Name   string  `json:"name"`
+	Expect *Decide `json:"expect"` // the action and scope wanted; nil: the rule must not match
+}
+
+// Finding says that a rule matched an event. It is evidence with a proposal;
+// whether anything happens is decided by package policies.
+type Finding struct {
+	Rule       ID                 `json:"rule"`
+	Title      string             `json:"title"`
+	Severity   string             `json:"severity"`
+	Generation string             `json:"generation"` // of the rule's file, so that a match can be explained after an edit
+	Mode       Mode               `json:"mode"`       // Enforce, or Shadow, also for subjects outside a canary
+	Time       time.Time          `json:"time"`       // of the event
+	Why        string             `json:"why"`        // a sentence for people at the console, never for clients
+	Values     map[string]any     `json:"values"`     // counters and signals the condition names: float64 each, string where a later version needs one
+	Then       []Response         `json:"then"`
+	Event      detectors.EventKey `json:"event"`
+}

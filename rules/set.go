@@ -1,0 +1,332 @@
+package rules
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/kidoban/kidoban/detectors"
+)
+
+// Set is rules ready to run. It is safe for concurrent use once it was loaded
+// and has adopted what it should.
+type Set struct {
+	rules    []*compiled         // by severity, then id
+	counters map[string]*counter // by identity; equal ones are kept once
+	order    []*counter          // the same, in the order of first use
+}
+
+// compiled is a rule with its condition and counters.
+type compiled struct {
+	Rule
+	when     *expression
+	where    map[string]*expression // by name of the counter
+	counters map[string]*counter    // by name; filled by newSet
+	failure  atomic.Pointer[error]  // latest error of an evaluation
+}
+
+// Load reads every *.yaml at the root of fsys. Each file stands alone: one that
+// does not check, whose id an earlier file has, or whose own tests fail is left
+// out, and the errors say where (file:line:column) and what was expected; the
+// others are in the set, which is never nil.
+func Load(fsys fs.FS) (*Set, []error) {
+	files, err := fs.ReadDir(fsys, ".")
+	if err != nil {
+		return newSet(nil), []error{fmt.Errorf("reading the folder of rules: %w", err)}
+	}
+	l, err := newLanguage()
+	if err != nil {
+		return newSet(nil), []error{err}
+	}
+	var rules []*compiled
+	var faults []error
+	owner := map[ID]string{}
+	for _, file := range files {
+		name := file.Name()
+		if file.IsDir() || strings.HasPrefix(name, ".") {
+			continue
+		}
+		if strings.HasSuffix(name, ".yml") {
+			faults = append(faults, fmt.Errorf("%s: rule files end in .yaml: rename it, or it stays out of force", name))
+		}
+		if !strings.HasSuffix(name, ".yaml") {
+			continue
+		}
+		content, err := readFile(fsys, name)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("%s: reading the rule: %w", name, err))
+			continue
+		}
+		rule, errs := l.load(name, content)
+		if len(errs) == 0 && owner[rule.ID] != "" {
+			errs = []error{fmt.Errorf("%s:1:1: id: %q is the id of the rule in %s already", name, rule.ID, owner[rule.ID])}
+		}
+		if len(errs) > 0 {
+			faults = append(faults, errs...)
+			continue
+		}
+		owner[rule.ID] = name
+		rules = append(rules, rule)
+	}
+	return newSet(rules), faults
+}
+
+// readFile reads no more than it takes to see that a file is too long.
+func readFile(fsys fs.FS, name string) ([]byte, error) {
+	info, err := fs.Stat(fsys, name)
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() > 16*maxFile {
+		return nil, fmt.Errorf("%d bytes, want at most %d", info.Size(), maxFile)
+	}
+	return fs.ReadFile(fsys, name)
+}
+
+// load decodes, compiles and tests one rule.
+func (l *language) load(file string, content []byte) (*compiled, []error) {
+	r, faults := decode(file, content)
+	if r == nil {
+		return nil, faults
+	}
+	c := &compiled{where: map[string]*expression{}}
+	env := l.condition
+	for _, name := range r.counts {
+		if where := r.where[name.Value]; where != nil {
+			c.where[name.Value] = r.compile(l.event, where, "count."+name.Value+".where")
+		}
+		extended, err := env.Extend(counterVariable(name.Value))
+		if err != nil {
+			r.fault(name, "count.%s: %v", name.Value, err)
+			continue
+		}
+		env = extended
+	}
+	if r.when != nil {
+		c.when = r.compile(env, r.when, "when")
+	}
+	if c.when != nil {
+		for _, name := range r.counts {
+			if !slices.Contains(c.when.names, name.Value) {
+				r.fault(name, "count.%s: when does not use it: remove it, or use it", name.Value)
+			}
+		}
+	}
+	if len(r.faults) > 0 {
+		return nil, r.errors()
+	}
+	c.Rule = r.Rule
+	r.try(c)
+	return c, r.errors()
+}
+
+// try runs the rule's own tests.
+func (r *draft) try(c *compiled) {
+	hits, events, cost := 0, 0, c.when.cost
+	for _, where := range c.where {
+		cost += where.cost
+	}
+	for _, t := range r.trials {
+		if t.Expect != nil {
+			hits++
+		}
+		for _, g := range t.given {
+			events += g.repeat
+		}
+	}
+	switch {
+	case hits == 0 || hits == len(r.trials):
+		r.fault(r.node, "tests: %d tests expect a match and %d expect none: want at least one of each", hits, len(r.trials)-hits)
+		return
+	case events > maxTrialEvents:
+		r.fault(r.node, "tests: %d events in all, want at most %d", events, maxTrialEvents)
+		return
+	}
+	if total := cost * uint64(events); total > maxTrialCost {
+		r.fault(r.node, "tests: may cost %d units, want at most %d: cheaper conditions or fewer events", total, maxTrialCost)
+		return
+	}
+	for _, t := range r.trials {
+		if err := t.run(c); err != nil {
+			r.fault(t.node, "tests: %q fails: %v", t.Name, err)
+		}
+	}
+}
+
+// newSet joins rules. Equal counters become one.
+func newSet(rules []*compiled) *Set {
+	s := &Set{rules: rules, counters: map[string]*counter{}}
+	slices.SortFunc(s.rules, func(a, b *compiled) int {
+		if c := slices.Index(severities, a.Severity) - slices.Index(severities, b.Severity); c != 0 {
+			return c
+		}
+		return strings.Compare(string(a.ID), string(b.ID))
+	})
+	for _, r := range s.rules {
+		r.counters = make(map[string]*counter, len(r.Count))
+		for _, name := range slices.Sorted(maps.Keys(r.Count)) {
+			spec := r.Count[name]
+			c := s.counters[spec.identity()]
+			if c == nil {
+				c = newCounter(spec, r.where[name])
+				s.counters[spec.identity()] = c
+				s.order = append(s.order, c)
+			}
+			r.counters[name] = c
+		}
+	}
+	return s
+}
+
+// fresh is r without state.
+func (r *compiled) fresh() *compiled {
+	return &compiled{Rule: r.Rule, when: r.when, where: r.where}
+}
+
+// Adopt takes over the counts of old where both sets count the same, so that a
+// reload forgets nothing. Call it before the first Observe, and do not use old
+// for observing after it.
+func (s *Set) Adopt(old *Set) {
+	if old == nil {
+		return
+	}
+	for i, c := range s.order {
+		id := c.identity()
+		kept := old.counters[id]
+		if kept == nil {
+			continue
+		}
+		s.order[i], s.counters[id] = kept, kept
+		for _, r := range s.rules {
+			for name, mine := range r.counters {
+				if mine == c {
+					r.counters[name] = kept
+				}
+			}
+		}
+	}
+}
+
+// Rules returns the rules in force, in the order of their findings.
+func (s *Set) Rules() []Rule {
+	rules := make([]Rule, len(s.rules))
+	for i, r := range s.rules {
+		rules[i] = r.Rule
+	}
+	return rules
+}
+
+// Observe counts e. Its time is the only clock.
+func (s *Set) Observe(e detectors.Event) {
+	f := facts{event: &e}
+	for _, c := range s.order {
+		if err := c.observe(&f); err != nil {
+			s.blame(c, err)
+		}
+	}
+}
+
+// blame notes an error of a shared counter with the rules that use it.
+func (s *Set) blame(c *counter, err error) {
+	for _, r := range s.rules {
+		for name, of := range r.counters {
+			if of == c {
+				err := fmt.Errorf("rule %s: count.%s.where: %w", r.ID, name, err)
+				r.failure.Store(&err)
+			}
+		}
+	}
+}
+
+// Evaluate asks the rules of a stage about e and returns what matched, by
+// severity and then id. It changes no count: at login.before call it before e
+// was observed, at login.after when the detectors and the set have observed e,
+// with the signals assessed after that. A condition that cannot be evaluated
+// does not match; see [Set.Errors].
+func (s *Set) Evaluate(stage Stage, e detectors.Event, signals []detectors.Signal) []Finding {
+	var findings []Finding
+	f := facts{event: &e, signals: signals}
+	for _, r := range s.rules {
+		if r.On != stage {
+			continue
+		}
+		f.counters = r.counters
+		matched, err := r.when.holds(&f)
+		if err != nil {
+			err = fmt.Errorf("rule %s: when: %w", r.ID, err)
+			r.failure.Store(&err)
+		}
+		if matched {
+			findings = append(findings, r.finding(&f))
+		}
+	}
+	return findings
+}
+
+// Errors returns the latest error of each rule whose condition could not be
+// evaluated, such as a division by a count of 0. Until it is mended such a rule
+// does not match when it fails.
+func (s *Set) Errors() []error {
+	var errs []error
+	for _, r := range s.rules {
+		if err := r.failure.Load(); err != nil {
+			errs = append(errs, *err)
+		}
+	}
+	return errs
+}
+
+func (r *compiled) finding(f *facts) Finding {
+	found := Finding{Rule: r.ID, Title: r.Title, Severity: r.Severity, Generation: r.Generation,
+		Mode: r.modeFor(f.event), Time: f.event.Time, Values: map[string]any{}, Then: slices.Clone(r.Then), Event: f.event.Key}
+	var parts, whys []string
+	for _, name := range r.when.names {
+		if _, ok := variableIndex[name]; ok {
+			continue
+		}
+		var value float64
+		if c, ok := r.counters[name]; ok {
+			value = float64(c.value(f.event))
+		} else {
+			signal := f.signal(name)
+			value = signal.Value
+			if signal.Why != "" && !slices.Contains(whys, signal.Why) {
+				whys = append(whys, signal.Why)
+			}
+		}
+		found.Values[name] = value
+		parts = append(parts, fmt.Sprintf("%s %.4g", name, value))
+	}
+	found.Why = r.Title
+	if len(parts) > 0 {
+		found.Why += ": " + strings.Join(parts, ", ")
+	}
+	if len(whys) > 0 {
+		found.Why += " (" + strings.Join(whys, "; ") + ")"
+	}
+	return found
+}
+
+// modeFor draws the canary's subjects by hash, the same ones on every node and
+// after every restart. The subject is that of the first response.
+func (r *compiled) modeFor(e *detectors.Event) Mode {
+	if r.Mode != Enforce || r.Canary == 0 {
+		return r.Mode
+	}
+	scope := ""
+	if d := r.Then[0].Decide; d != nil {
+		scope = d.Scope
+	} else if i := r.Then[0].Incident; i != nil {
+		scope = i.Key
+	}
+	sum := sha256.Sum256([]byte(string(r.ID) + "\x00" + fieldText(scope, e)))
+	if float64(binary.BigEndian.Uint32(sum[:4])) < r.Canary/100*(1<<32) {
+		return Enforce
+	}
+	return Shadow
+}

@@ -1,0 +1,216 @@
+package rules
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/kidoban/kidoban/detectors"
+)
+
+const (
+	maxTests       = 32
+	maxGiven       = 64
+	maxTestEvents  = 20_000
+	maxTrialEvents = 50_000      // of all tests of a file; a quarter of a second
+	maxTrialCost   = 100_000_000 // CEL units at worst, of all tests of a file; about a second
+)
+
+// trialStart is when every test begins: a Monday, nine o'clock, UTC.
+var trialStart = time.Date(2026, 1, 5, 9, 0, 0, 0, time.UTC)
+
+// trial is a test with its events, not part of the rule once it was run.
+type trial struct {
+	Test
+	node  *yaml.Node
+	given []given
+}
+
+// given is one line of a test: events that differ only by their number. {n} in
+// source, name, account and device stands for it, from 1 on.
+type given struct {
+	repeat       int
+	every, after time.Duration
+	source       string
+	name         string
+	account      string
+	accountAge   time.Duration
+	device       string
+	event        detectors.Event // what does not depend on the number
+}
+
+func (r *draft) readTest(n *yaml.Node) {
+	t := trial{node: n}
+	var hit Decide
+	expected := false
+	r.mapping(n, "tests",
+		field{"name", true, r.textInto("tests.name", &t.Name)},
+		field{"given", true, func(n *yaml.Node) {
+			r.list(n, "tests.given", maxGiven, func(e *yaml.Node) { t.given = append(t.given, r.readGiven(e)) })
+		}},
+		field{"expect", true, func(n *yaml.Node) {
+			expected = true
+			if n.Kind == yaml.ScalarNode && n.Value == "none" {
+				return
+			}
+			if n.Kind != yaml.MappingNode {
+				r.fault(n, "tests.expect: want none or {action: ACTION, scope: SCOPE}, got %s", kindOf(n))
+				return
+			}
+			t.Expect = &hit
+			r.mapping(n, "tests.expect",
+				field{"action", true, func(n *yaml.Node) { hit.Action = r.readAction(n, "tests.expect.action") }},
+				field{"scope", true, r.choiceInto("tests.expect.scope", scopes, &hit.Scope)})
+		}})
+	events := 0
+	for _, g := range t.given {
+		events += g.repeat
+	}
+	if events > maxTestEvents {
+		r.fault(n, "tests: %d events, want at most %d", events, maxTestEvents)
+	}
+	if expected {
+		r.Tests = append(r.Tests, t.Test)
+		r.trials = append(r.trials, t)
+	}
+}
+
+var (
+	trialKinds    = []string{"login", "door", "session", "request"}
+	trialOutcomes = []string{"unknown", "success", "failure", "refused"}
+	trialDevices  = []string{"none", "stranger", "probation", "trusted", "forked"}
+	trialRoutes   = []string{"login", "logout", "signup", "reset", "change_password", "change_email", "token_mint", "invite", "identify", "public", "sensitive"}
+)
+
+func (r *draft) readGiven(n *yaml.Node) given {
+	g := given{repeat: 1, every: time.Second, source: "192.0.2.1"}
+	e := &g.event
+	kind, outcome, state, route, organization := "login", "", "none", "login", ""
+	var asn int
+	r.mapping(n, "tests.given",
+		field{"repeat", false, r.integerInto("repeat", 1, maxTestEvents, &g.repeat)},
+		field{"every", false, r.durationInto("every", 0, 7*day, &g.every)},
+		field{"after", false, r.durationInto("after", 0, 30*day, &g.after)},
+		field{"kind", false, r.choiceInto("kind", trialKinds, &kind)},
+		field{"outcome", true, r.choiceInto("outcome", trialOutcomes, &outcome)},
+		field{"route", false, r.choiceInto("route", trialRoutes, &route)},
+		field{"source", false, func(n *yaml.Node) { g.source, _ = r.text(n, "source") }},
+		field{"asn", false, r.integerInto("asn", 1, 1<<32-1, &asn)},
+		field{"country", false, r.textInto("country", &e.Source.Country)},
+		field{"shared", false, r.boolInto("shared", &e.Source.Shared)},
+		field{"name", false, r.textInto("name", &g.name)},
+		field{"account", false, r.textInto("account", &g.account)},
+		field{"account_since", false, r.durationInto("account_since", 0, 3650*day, &g.accountAge)},
+		field{"organization", false, r.textInto("organization", &organization)},
+		field{"device", false, r.choiceInto("device", trialDevices, &state)},
+		field{"credential", false, r.textInto("credential", &e.Credential)},
+		field{"fingerprint", false, r.textInto("fingerprint", &e.Fingerprint)},
+		field{"ambiguous", false, r.boolInto("ambiguous", &e.Ambiguous)},
+		field{"password", false, func(n *yaml.Node) {
+			r.mapping(n, "password",
+				field{"repeat", false, r.boolInto("password.repeat", &e.Password.Repeat)},
+				field{"typo", false, r.boolInto("password.typo", &e.Password.Typo)},
+				field{"breached", false, r.boolInto("password.breached", &e.Password.Breached)},
+				field{"popularity", false, r.integerInto("password.popularity", 0, 48, &e.Password.Popularity)})
+		}})
+	for _, number := range []int{1, g.repeat} {
+		if text := numbered(g.source, number); n.Kind == yaml.MappingNode && !validAddress(text) {
+			r.fault(n, "tests.given: source %q: want an IP address, with {n} where it differs", text)
+			break
+		}
+	}
+	e.Kind, e.Outcome, e.Route = detectors.Kind(kind), detectors.Outcome(outcome), detectors.RouteClass(route)
+	e.Organization, e.Source.ASN = detectors.Organization(organization), uint32(asn)
+	if state != "none" {
+		e.Device.State = detectors.DeviceState(state)
+		g.device = "device of " + g.name + g.account
+	}
+	return g
+}
+
+func validAddress(s string) bool {
+	a, err := netip.ParseAddr(s)
+	return err == nil && a.Zone() == ""
+}
+
+func numbered(s string, n int) string { return strings.ReplaceAll(s, "{n}", strconv.Itoa(n)) }
+
+// events are those of all givens in the order of time.
+func (t *trial) events() []detectors.Event {
+	var all []detectors.Event
+	for _, g := range t.given {
+		for i := range g.repeat {
+			e := g.event
+			e.Time = trialStart.Add(g.after + time.Duration(i)*g.every)
+			e.Source.Address, _ = netip.ParseAddr(numbered(g.source, i+1))
+			e.Source.Address = e.Source.Address.Unmap()
+			e.Source.Network = detectors.CountingNetwork(e.Source.Address)
+			if name := numbered(g.name, i+1); name != "" {
+				sum := sha256.Sum256([]byte(name))
+				e.Name = detectors.Name{Digest: detectors.Digest(sum[:16]), Display: name}
+			}
+			if e.Account = detectors.Account(numbered(g.account, i+1)); e.Account != "" && g.accountAge > 0 {
+				e.AccountSince = trialStart.Add(-g.accountAge)
+			}
+			e.Device.ID = numbered(g.device, i+1)
+			all = append(all, e)
+		}
+	}
+	slices.SortStableFunc(all, func(a, b detectors.Event) int { return a.Time.Compare(b.Time) })
+	for i := range all {
+		all[i].Key = detectors.EventKey{Node: "test", Incarnation: 1, Sequence: uint64(i + 1)}
+		all[i].StreamTime = all[i].Time
+	}
+	return all
+}
+
+// run plays the test against the rule alone, with the detectors that ship. The
+// error says how it ended instead.
+func (t *trial) run(rule *compiled) error {
+	events := t.events()
+	set, signals := newSet([]*compiled{rule.fresh()}), detectors.Default(time.Time{})
+	var other string // what was found instead of what is expected
+	for i, e := range events {
+		var found []Finding
+		if rule.On == LoginBefore && e.Kind == detectors.Login {
+			before := e
+			before.Outcome = detectors.Unknown
+			found = set.Evaluate(LoginBefore, before, signals.Assess(before))
+		}
+		set.Observe(e)
+		signals.Observe(e)
+		if rule.On == LoginAfter && (e.Kind == detectors.Login || e.Kind == detectors.Door) {
+			found = set.Evaluate(LoginAfter, e, signals.Assess(e))
+		}
+		for _, f := range found {
+			if t.Expect == nil {
+				return fmt.Errorf("want no match, got one at event %d of %d (%s of %q from %s at %s): %s",
+					i+1, len(events), e.Outcome, e.Name.Display, e.Source.Address, e.Time.Format(time.TimeOnly), f.Why)
+			}
+			for _, p := range f.Then {
+				if p.Decide != nil && p.Decide.Action == t.Expect.Action && p.Decide.Scope == t.Expect.Scope {
+					return nil
+				}
+				if p.Decide != nil {
+					other = fmt.Sprintf("%s on %s", p.Decide.Action, p.Decide.Scope)
+				}
+			}
+		}
+	}
+	for _, err := range set.Errors() {
+		return err
+	}
+	if t.Expect == nil {
+		return nil
+	}
+	if other == "" {
+		other = "no match"
+	}
+	return fmt.Errorf("want %s on %s, got %s in %d events", t.Expect.Action, t.Expect.Scope, other, len(events))
+}
