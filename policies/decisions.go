@@ -1,0 +1,581 @@
+package policies
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base32"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/kidoban/kidoban/rules"
+)
+
+var (
+	// ErrNotFound says that there is no such decision, or that it is over.
+	ErrNotFound = errors.New("no such decision")
+	// ErrHeldOff is the kind of every [HeldOffError].
+	ErrHeldOff = errors.New("held off")
+	// ErrFull says that the live set is at its bound.
+	ErrFull = errors.New("too many live decisions")
+)
+
+// HeldOffError says that a rule may not decide on a subject, because somebody
+// lifted what it had decided.
+type HeldOffError struct {
+	Rule  rules.ID
+	Until time.Time
+}
+
+func (e *HeldOffError) Error() string {
+	return fmt.Sprintf("rule %s is held off until %s, because its decision on this subject was lifted; register as an operator to override", e.Rule, e.Until.Format(time.RFC3339))
+}
+
+func (e *HeldOffError) Unwrap() error { return ErrHeldOff }
+
+const (
+	// maxLive bounds the memory of the live set. Rules and playbooks stop there;
+	// operators have room beyond, so that an attack cannot keep them out.
+	maxLive         = 2_000_000
+	maxLiveOperator = maxLive + 50_000
+	// maxBatch bounds one transaction.
+	maxBatch = 10_000
+	// keepEnded is how long the store keeps decisions that ended.
+	keepEnded = 366 * 24 * time.Hour
+	// coalesce is the part of its length by which a rule must extend a decision
+	// within one window before that is written: 30 s of half an hour. Without it,
+	// every attempt of an attack would be a transaction.
+	coalesce = 60
+	// storeTimeout bounds queries whose callers pass no context.
+	storeTimeout = 5 * time.Second
+)
+
+// Decisions is the live set of decisions. It is safe for concurrent use. Match
+// takes no lock, does no I/O and allocates nothing; changes are made one at a
+// time, first in the store, then here. At most 2,050,000 decisions are live.
+type Decisions struct {
+	store DecisionStore
+	live  *index
+	holds holds
+
+	writing chan struct{} // holds one token: the right to write store, live and seen
+	seen    uint64        // revision up to which live reflects the store; owned by the token
+
+	mu      sync.Mutex
+	changed []func(Decision) // guarded by mu
+}
+
+// Subject is what a request is about, as far as it is known. Empty fields are
+// nobody.
+type Subject struct {
+	Address     netip.Addr
+	ASN         uint32
+	Country     string // upper case, as decisions have it
+	Account     string
+	Session     string
+	Device      string
+	Credential  string // its hash
+	Fingerprint string
+	// OwnDevice: the account knows the device. What rules and playbooks decided on
+	// address, network, ASN, country, fingerprint or account, where strangers may
+	// have given cause, is then not about it.
+	OwnDevice bool
+}
+
+// OpenDecisions loads what is live at now. A million decisions take some seconds.
+func OpenDecisions(ctx context.Context, store DecisionStore, now time.Time) (*Decisions, error) {
+	d := &Decisions{store: store, live: newIndex(), writing: make(chan struct{}, 1)}
+	at := micros(now)
+	latest, err := store.Since(ctx, 0, now, func(s Stored) {
+		if s.State == StateLive && micros(s.Until) > at {
+			d.live.put(&s.Decision, s.Revision, true)
+		}
+		d.holds.add(&s.Decision)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("loading decisions: %w", err)
+	}
+	d.seen = latest
+	d.writing <- struct{}{}
+	return d, nil
+}
+
+// Match is the strongest decision that covers s at now, and the strongest of
+// those in shadow; zero values (ID == "") when there are none.
+func (d *Decisions) Match(s Subject, now time.Time) (enforced, shadow Decision) {
+	found := strongest{at: now.UnixMicro(), own: s.OwnDevice}
+	d.live.match(&s, &found)
+	if found.enforced != nil {
+		enforced = found.enforced.decision()
+	}
+	if found.shadow != nil {
+		shadow = found.shadow.decision()
+	}
+	return enforced, shadow
+}
+
+// Register makes n last. When it returns without error, the decision is durable
+// and visible to Match. If one with the same maker, subject, action and mode is
+// live, that one is extended to the later end and returned; it never ends earlier
+// than before. Whoever gets a decision created at now made it; others extended it.
+// A rule that is held off gets a [HeldOffError], invalid fields are [FieldErrors].
+//
+// Within one window, a rule's extension by less than a 60th of the decision's
+// length is not written, and the decision is returned as it is.
+func (d *Decisions) Register(ctx context.Context, n Decision, now time.Time) (Decision, error) {
+	out, err := d.RegisterAll(ctx, []Decision{n}, now)
+	if err != nil {
+		return Decision{}, err
+	}
+	return out[0], nil
+}
+
+// RegisterAll is Register for up to 10,000 decisions in one transaction: all
+// valid ones or, if anything but a hold-off is in the way, none. Where a rule is
+// held off, the result is the zero Decision and the error joins the
+// [HeldOffError]s; the others are registered nevertheless.
+func (d *Decisions) RegisterAll(ctx context.Context, ns []Decision, now time.Time) ([]Decision, error) {
+	if len(ns) > maxBatch {
+		return nil, fmt.Errorf("registering %d decisions: at most %d at a time; send them in parts", len(ns), maxBatch)
+	}
+	now = toMicro(now)
+	out := make([]Decision, len(ns))
+	var held []error
+	hold := func(i int, end time.Time) {
+		held = append(held, &HeldOffError{Rule: ns[i].Rule, Until: end})
+		out[i] = Decision{}
+	}
+	var todo []int
+	ns = append([]Decision(nil), ns...)
+	for i := range ns {
+		n, err := ns[i].canonical(now)
+		if err != nil {
+			if len(ns) > 1 {
+				err = fmt.Errorf("decision %d of %d: %w", i+1, len(ns), err)
+			}
+			return nil, err
+		}
+		n.ID, n.Created, n.Force = "", now, false
+		n.Lifted, n.LiftedBy, n.HoldOff = time.Time{}, "", time.Time{}
+		ns[i] = n
+		if n.Origin == OriginRule {
+			if end := d.holds.end(&n); end > micros(now) {
+				hold(i, fromMicros(end))
+				continue
+			}
+			if e := d.live.find(&n); e != nil && e.until > micros(now) && e.absorbs(&n) {
+				out[i] = e.decision()
+				continue
+			}
+		}
+		todo = append(todo, i)
+	}
+	if len(todo) == 0 {
+		return out, errors.Join(held...)
+	}
+
+	if err := d.acquire(ctx); err != nil {
+		return nil, err
+	}
+	var puts []Decision
+	var heldInStore map[int]time.Time
+	room := maxLiveOperator - d.live.size.Load()
+	revision, err := d.store.Update(ctx, func(tx DecisionTx) error {
+		puts, heldInStore = puts[:0], make(map[int]time.Time)
+		for _, i := range todo {
+			n := ns[i]
+			if n.Origin == OriginRule {
+				end, err := tx.HoldOff(n.Rule, n.Scope, n.Value)
+				if err != nil {
+					return err
+				}
+				if end.After(now) {
+					heldInStore[i] = end
+					continue
+				}
+			}
+			old, found, err := tx.Live(n)
+			if err != nil {
+				return err
+			}
+			if found && old.Until.After(now) {
+				merged, longer := old.extended(n)
+				out[i] = merged
+				if !longer {
+					// It may have come from another node and not be here yet.
+					puts = append(puts, merged)
+					continue
+				}
+				n = merged
+			} else {
+				if left := room - int64(len(puts)); left <= 0 || n.Origin != OriginOperator && left <= maxLiveOperator-maxLive {
+					return ErrFull
+				}
+				if found {
+					if err := tx.Put(old.Decision, StateLapsed); err != nil {
+						return err
+					}
+				}
+				n.ID = newID(now)
+				out[i] = n
+			}
+			if err := tx.Put(n, StateLive); err != nil {
+				return err
+			}
+			puts = append(puts, n)
+		}
+		return nil
+	})
+	if err != nil {
+		d.release()
+		return nil, fmt.Errorf("registering %d decisions: %w", len(todo), err)
+	}
+	// A batch may name one subject twice: the last put has the later end.
+	last := make(map[string]int, len(puts))
+	for i := range puts {
+		last[puts[i].ID] = i
+	}
+	var news []Decision
+	for i := range puts {
+		if last[puts[i].ID] == i && d.live.put(&puts[i], revision, false) {
+			news = append(news, puts[i])
+		}
+	}
+	d.release()
+	for _, i := range todo {
+		if j, ok := last[out[i].ID]; ok {
+			out[i] = puts[j]
+		}
+	}
+	for i, end := range heldInStore {
+		hold(i, end)
+	}
+	d.tell(news)
+	return out, errors.Join(held...)
+}
+
+// absorbs reports whether registering n would change e by too little to write.
+func (e *entry) absorbs(n *Decision) bool {
+	until := micros(n.Until)
+	return until <= e.until ||
+		n.Window.Equal(fromMicros(e.window)) && e.window != 0 && until-e.until < (e.until-e.created)/coalesce
+}
+
+// extended is d with the later end of d and n. What n says of its cause replaces
+// what d said only if n makes it longer.
+func (d Stored) extended(n Decision) (Decision, bool) {
+	m := d.Decision
+	if !n.Until.After(m.Until) {
+		return m, false
+	}
+	m.Until = n.Until
+	if n.Reason != "" {
+		m.Reason = n.Reason
+	}
+	if n.Incident != "" {
+		m.Incident = n.Incident
+	}
+	if n.Window.After(m.Window) {
+		m.Window = n.Window
+	}
+	return m, true
+}
+
+// Lift takes a decision back, in the name of by. Its rule may not decide the same
+// subject again until the decision would have ended, but for an hour at least and
+// a day at most. Lifting twice changes nothing. ErrNotFound when there is no such
+// decision or it is over.
+func (d *Decisions) Lift(ctx context.Context, id, by string, now time.Time) (Decision, error) {
+	out, err := d.lift(ctx, by, now, func(tx DecisionTx) ([]Stored, error) {
+		s, err := tx.ByID(id)
+		return []Stored{s}, err
+	})
+	if err != nil {
+		return Decision{}, fmt.Errorf("lifting decision %.64q: %w", id, err)
+	}
+	return out[0], nil
+}
+
+// lift takes back what pick finds, all or nothing.
+func (d *Decisions) lift(ctx context.Context, by string, now time.Time, pick func(DecisionTx) ([]Stored, error)) ([]Decision, error) {
+	now = toMicro(now)
+	if by == "" || len(by) > maxName || !plainText(by, false) {
+		return nil, FieldErrors{{"lifted_by", fmt.Sprintf("must name who lifts, in 1 to %d bytes of plain text", maxName)}}
+	}
+	if err := d.acquire(ctx); err != nil {
+		return nil, err
+	}
+	var out, lifted []Decision
+	revision, err := d.store.Update(ctx, func(tx DecisionTx) error {
+		out, lifted = nil, nil
+		picked, err := pick(tx)
+		if err != nil {
+			return err
+		}
+		for _, s := range picked {
+			switch {
+			case s.State == StateLifted:
+			case s.State != StateLive || !s.Until.After(now):
+				return fmt.Errorf("%w: it ended on %s", ErrNotFound, s.Until.Format(time.RFC3339))
+			default:
+				s.Lifted, s.LiftedBy = now, by
+				s.HoldOff = holdOff(s.Decision, now)
+				if err := tx.Put(s.Decision, StateLifted); err != nil {
+					return err
+				}
+				lifted = append(lifted, s.Decision)
+			}
+			out = append(out, s.Decision)
+		}
+		return nil
+	})
+	if err != nil {
+		d.release()
+		return nil, err
+	}
+	for i := range lifted {
+		d.live.drop(&lifted[i], revision)
+		d.holds.add(&lifted[i])
+	}
+	d.release()
+	d.tell(lifted)
+	return out, nil
+}
+
+// holdOff is how long the rule behind d is held off when d is lifted at now.
+func holdOff(d Decision, now time.Time) time.Time {
+	if d.Rule == "" {
+		return time.Time{}
+	}
+	end := now.Add(minHoldOff)
+	if d.Until.After(end) {
+		end = d.Until
+	}
+	if latest := now.Add(maxHoldOff); end.After(latest) {
+		end = latest
+	}
+	return end
+}
+
+// Get is the decision with an id, in whatever state; ErrNotFound when there is
+// none. It asks the store and gives up after 5 s.
+func (d *Decisions) Get(id string, now time.Time) (Decision, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
+	s, err := d.store.ByID(ctx, id)
+	if err != nil {
+		return Decision{}, fmt.Errorf("decision %.64q: %w", id, err)
+	}
+	return s.Decision, nil
+}
+
+// List is a page of decisions, the newest first, and the cursor of the next page;
+// an empty cursor says that this was the last. It asks the store and gives up
+// after 5 s.
+func (d *Decisions) List(q DecisionQuery, now time.Time) ([]Decision, string, error) {
+	q, err := q.canonical()
+	if err != nil {
+		return nil, "", err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
+	found, err := d.store.List(ctx, q, toMicro(now), q.Limit+1)
+	if err != nil {
+		return nil, "", fmt.Errorf("listing decisions: %w", err)
+	}
+	next := ""
+	if len(found) > q.Limit {
+		found = found[:q.Limit]
+		next = found[q.Limit-1].ID
+	}
+	page := make([]Decision, len(found))
+	for i := range found {
+		page[i] = found[i].Decision
+	}
+	return page, next, nil
+}
+
+func (q DecisionQuery) canonical() (DecisionQuery, error) {
+	var faults FieldErrors
+	if q.Value != "" {
+		v, _, fault := canonicalValue(q.Scope, q.Value)
+		if fault != nil {
+			faults = append(faults, *fault)
+		}
+		q.Value = v
+	} else if q.Scope != "" && scopePosition(q.Scope) < 0 {
+		_, _, fault := canonicalValue(q.Scope, "x")
+		faults = append(faults, *fault)
+	}
+	if q.Address != "" {
+		a, err := netip.ParseAddr(q.Address)
+		if err != nil || a.Zone() != "" {
+			faults = append(faults, FieldError{"address", fmt.Sprintf("%.64q is not an address; write one such as 203.0.113.7", q.Address)})
+		}
+		q.Address = canonicalAddr(a).String()
+	}
+	switch q.State {
+	case "", "live", "ended":
+	default:
+		faults = append(faults, FieldError{"state", fmt.Sprintf("%.64q is none; want live or ended", q.State)})
+	}
+	switch {
+	case q.Limit == 0:
+		q.Limit = 50
+	case q.Limit < 0 || q.Limit > 200:
+		faults = append(faults, FieldError{"limit", fmt.Sprintf("%d is not between 1 and 200", q.Limit)})
+	}
+	if len(q.Cursor) > decisionIDLen || strings.Trim(q.Cursor, idAlphabet) != "" {
+		faults = append(faults, FieldError{"cursor", "is not one that a page ended with; begin without one"})
+	}
+	if len(faults) > 0 {
+		return q, faults
+	}
+	return q, nil
+}
+
+// Sweep removes what is over at now and returns what ended without being lifted
+// and was not told before, on this node or another. It only cleans and tells: with
+// the store away nothing is removed, and nothing that is over acts.
+func (d *Decisions) Sweep(ctx context.Context, now time.Time) ([]Decision, error) {
+	now = toMicro(now)
+	var told []Decision
+	for {
+		if err := d.acquire(ctx); err != nil {
+			return told, err
+		}
+		d.holds.prune(micros(now))
+		var over []Decision
+		revision, err := d.store.Update(ctx, func(tx DecisionTx) error {
+			over = nil
+			untold, err := tx.Untold(now, maxBatch)
+			if err != nil {
+				return err
+			}
+			for _, s := range untold {
+				if err := tx.Put(s.Decision, StateExpired); err != nil {
+					return err
+				}
+				over = append(over, s.Decision)
+			}
+			return tx.Purge(now.Add(-keepEnded), maxBatch)
+		})
+		if err != nil {
+			d.release()
+			return told, fmt.Errorf("sweeping decisions: %w", err)
+		}
+		for i := range over {
+			d.live.drop(&over[i], revision)
+		}
+		d.release()
+		told = append(told, over...)
+		if len(over) < maxBatch {
+			return told, nil
+		}
+	}
+}
+
+// Reconcile takes over what other nodes wrote to the store. Run does it regularly;
+// a message that something changed is a reason to do it at once.
+func (d *Decisions) Reconcile(ctx context.Context, now time.Time) error {
+	if err := d.acquire(ctx); err != nil {
+		return err
+	}
+	at := micros(now)
+	var news []Decision
+	latest, err := d.store.Since(ctx, d.seen, now, func(s Stored) {
+		d.holds.add(&s.Decision)
+		if s.State == StateLive {
+			if micros(s.Until) > at && d.live.put(&s.Decision, s.Revision, false) {
+				news = append(news, s.Decision)
+			}
+		} else if d.live.drop(&s.Decision, s.Revision) && s.State == StateLifted {
+			news = append(news, s.Decision)
+		}
+	})
+	if err == nil {
+		d.seen = latest
+	}
+	d.release()
+	d.tell(news)
+	if err != nil {
+		return fmt.Errorf("reconciling decisions: %w", err)
+	}
+	return nil
+}
+
+// Run reconciles and sweeps until ctx ends, and hands each decision that expired
+// to told, once among all nodes. An error of the store costs one round: what acts
+// is in memory, and ends on time. It returns the error of ctx.
+func (d *Decisions) Run(ctx context.Context, every time.Duration, now func() time.Time, told func(Decision)) error {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		// Both are tried again next time; neither's failure is a reason to skip the other.
+		_ = d.Reconcile(ctx, now())
+		over, _ := d.Sweep(ctx, now())
+		if told != nil {
+			for _, o := range over {
+				told(o)
+			}
+		}
+	}
+}
+
+// Changed subscribes f to decisions that were made, extended or lifted, here or on
+// another node. f runs after the change is visible, on the goroutine that made it,
+// perhaps concurrently and not always in order: it is a reason to ask Match, not
+// an answer.
+func (d *Decisions) Changed(f func(Decision)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.changed = append(d.changed, f)
+}
+
+func (d *Decisions) tell(news []Decision) {
+	if len(news) == 0 {
+		return
+	}
+	d.mu.Lock()
+	subscribers := d.changed[:len(d.changed):len(d.changed)]
+	d.mu.Unlock()
+	for _, n := range news {
+		for _, f := range subscribers {
+			f(n)
+		}
+	}
+}
+
+// acquire takes the right to write, or gives up with ctx.
+func (d *Decisions) acquire(ctx context.Context) error {
+	select {
+	case <-d.writing:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for another change of decisions: %w", ctx.Err())
+	}
+}
+
+func (d *Decisions) release() { d.writing <- struct{}{} }
+
+const idAlphabet = "0123456789abcdefghjkmnpqrstvwxyz"
+
+var idEncoding = base32.NewEncoding(idAlphabet).WithPadding(base32.NoPadding)
+
+// newID is unguessable and sorts by time: 48 bits of Unix milliseconds, 80 bits of
+// chance.
+func newID(now time.Time) string {
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:], uint64(now.UnixMilli())<<16)
+	rand.Read(b[6:])
+	return idEncoding.EncodeToString(b[:])
+}

@@ -1,0 +1,113 @@
+package policies
+
+import (
+	_ "embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+//go:embed policy.yaml
+var shippedPolicy []byte
+
+// Policy is what holds for everybody.
+type Policy struct {
+	Sessions SessionPolicy `json:"sessions"`
+	Attempts AttemptPolicy `json:"attempts"`
+	Delay    time.Duration `json:"delay_ns"` // how long an answer is held back where a rule says delay
+}
+
+// SessionPolicy is how long a session of ours lasts.
+type SessionPolicy struct {
+	Overall time.Duration `json:"overall_ns"` // from the login
+	Idle    time.Duration `json:"idle_ns"`    // from the last use
+}
+
+// AttemptPolicy is how many login attempts are let through to the backend.
+type AttemptPolicy struct {
+	Network Allowance `json:"network"` // per counting network
+	Name    Allowance `json:"name"`    // per typed name, from devices that its account does not know
+	Device  Allowance `json:"device"`  // per device that the account knows, instead of the other two
+}
+
+// Allowance is a burst at once, and one more in each period after.
+type Allowance struct {
+	Burst int           `json:"burst"`
+	Every time.Duration `json:"every_ns"`
+}
+
+// LoadPolicy reads policy.yaml of dir over the shipped one; a nil dir, or one
+// without the file, means the shipped one. An error lists every fault with file,
+// line and column.
+func LoadPolicy(dir fs.FS) (Policy, error) {
+	var p Policy
+	if err := p.read("policy.yaml", shippedPolicy); err != nil {
+		return Policy{}, err
+	}
+	if dir == nil {
+		return p, nil
+	}
+	data, err := fs.ReadFile(dir, "policy.yaml")
+	if errors.Is(err, fs.ErrNotExist) {
+		return p, nil
+	}
+	if err != nil {
+		return Policy{}, fmt.Errorf("loading the policy: %w", err)
+	}
+	return p, p.read("policy.yaml", data)
+}
+
+func (p *Policy) read(file string, data []byte) error {
+	return readDocument(file, data, func(d *document, n *yaml.Node) {
+		d.mapping(n, "the policy", map[string]func(*yaml.Node){
+			"sessions": func(n *yaml.Node) {
+				d.mapping(n, "sessions", map[string]func(*yaml.Node){
+					"overall": func(n *yaml.Node) { p.Sessions.Overall = d.duration(n, "overall", time.Minute, 366*24*time.Hour) },
+					"idle":    func(n *yaml.Node) { p.Sessions.Idle = d.duration(n, "idle", time.Minute, 366*24*time.Hour) },
+				})
+				if p.Sessions.Idle > p.Sessions.Overall {
+					d.fault(n, "idle is longer than overall; a session ends with the shorter of the two")
+				}
+			},
+			"attempts": func(n *yaml.Node) {
+				d.mapping(n, "attempts", map[string]func(*yaml.Node){
+					"network": func(n *yaml.Node) { d.allowance(n, "network", &p.Attempts.Network) },
+					"name":    func(n *yaml.Node) { d.allowance(n, "name", &p.Attempts.Name) },
+					"device":  func(n *yaml.Node) { d.allowance(n, "device", &p.Attempts.Device) },
+				})
+			},
+			"delay": func(n *yaml.Node) { p.Delay = d.duration(n, "delay", 0, 10*time.Second) },
+		})
+	})
+}
+
+func (d *document) allowance(n *yaml.Node, what string, a *Allowance) {
+	d.mapping(n, what, map[string]func(*yaml.Node){
+		"burst": func(n *yaml.Node) { a.Burst = d.integer(n, "burst", 1, 1_000_000) },
+		"every": func(n *yaml.Node) { a.Every = d.duration(n, "every", time.Millisecond, 24*time.Hour) },
+	})
+}
+
+// duration reads "90s", "15m", "24h" or whole days, "7d".
+func (d *document) duration(n *yaml.Node, what string, least, most time.Duration) time.Duration {
+	text := d.text(n, what)
+	if text == "" {
+		return 0
+	}
+	v, err := time.ParseDuration(text)
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		var n int64
+		n, err = strconv.ParseInt(days, 10, 32)
+		v = time.Duration(n) * 24 * time.Hour
+	}
+	if err != nil || v < least || v > most {
+		d.fault(n, "%s is %.32q; write a duration from %s to %s, such as 90s, 15m, 24h or 7d", what, text, least, most)
+		return least
+	}
+	return v
+}
