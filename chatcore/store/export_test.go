@@ -1,0 +1,4 @@
+package store
+
+// KeepEvents bounds the events kept.
+func (db *DB) KeepEvents(n int64) { db.keep = n }
