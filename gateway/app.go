@@ -1,0 +1,214 @@
+// Package gateway is Kidoban as modules of Caddy: an app that owns all state, a
+// handler that guards a site, and a handler that serves the operators' API. The
+// modules are thin; the way of a request is in package guard.
+//
+// State lives in one runtime per data directory. It survives a reload of the
+// configuration and is closed when the last configuration that uses it has gone.
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/kidoban/kidoban/gateway/guard"
+	"github.com/kidoban/kidoban/gateway/limits"
+	"github.com/kidoban/kidoban/policies"
+)
+
+func init() { caddy.RegisterModule(new(App)) }
+
+// App is the part of Kidoban that all sites share.
+//
+// In a Caddyfile it is the global option `kidoban`; see parseGlobal for its grammar.
+type App struct {
+	// DataDir holds the database, the keyring and snapshots. Default: the
+	// directory "kidoban" in Caddy's own data directory.
+	DataDir string `json:"data_dir,omitempty"`
+
+	// GeoIP lists MaxMind DB files (country, city or ASN). Without them ASN and
+	// country are unknown, and decisions about them match nobody.
+	GeoIP []string `json:"geoip,omitempty"`
+
+	// Rules is a directory of rule files (*.yaml) that are loaded beside the
+	// shipped ones. A file that does not check is left out and told about.
+	Rules string `json:"rules,omitempty"`
+
+	// Policies is a directory of your own with policy.yaml, which is read over the
+	// shipped one, and a folder backends/ with presets. Both are optional.
+	Policies string `json:"policies,omitempty"`
+
+	// Observe lists the controls that only watch: decisions, attempts, limits,
+	// sessions, or all. What they would have done is in `kidoban report`.
+	Observe []string `json:"observe,omitempty"`
+
+	// Limits are request limits, charged together for each request.
+	Limits []Limit `json:"limits,omitempty"`
+
+	// LaxForwarding allows trusted_proxies without trusted_proxies_strict. The
+	// left-most forwarded address is then believed, which a client behind an
+	// appending proxy can forge. Default: refuse to start.
+	LaxForwarding bool `json:"lax_forwarding,omitempty"`
+
+	modes  guard.Modes
+	policy policies.Policy
+	limits []limits.Limit
+	logger *zap.Logger
+
+	mu      sync.Mutex // guards the fields below
+	runtime *runtime
+	key     string // of runtime in the pool, while this app holds a reference
+}
+
+// Limit is a named request limit.
+type Limit struct {
+	// Name is what clients of an API and metrics see.
+	Name string `json:"name"`
+	// Key is what is counted: address, network, account, session, organization,
+	// device or route. A request without such a thing is not charged.
+	Key string `json:"key"`
+	// Rate is a count per period, such as "600/1m".
+	Rate string `json:"rate"`
+	// Routes are the route classes it concerns; empty: all. "other" stands for
+	// routes without a class. Log-ins have limits of their own as well, in the policy.
+	Routes []string `json:"routes,omitempty"`
+	// Observe counts and reports without refusing.
+	Observe bool `json:"observe,omitempty"`
+}
+
+// CaddyModule implements caddy.Module.
+func (*App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "kidoban", New: func() caddy.Module { return new(App) }}
+}
+
+// Provision checks the configuration. It opens nothing: `caddy validate` must be
+// able to run beside a live gateway.
+func (a *App) Provision(ctx caddy.Context) error {
+	a.logger = ctx.Logger()
+	if a.DataDir == "" {
+		a.DataDir = filepath.Join(caddy.AppDataDir(), "kidoban")
+	}
+	dir, err := filepath.Abs(a.DataDir)
+	if err != nil {
+		return fmt.Errorf("data_dir %q: %w", a.DataDir, err)
+	}
+	a.DataDir = dir
+	if a.modes, err = parseModes(guard.Modes{}, a.Observe); err != nil {
+		return err
+	}
+	if len(a.Limits) > 8 {
+		return fmt.Errorf("limits: %d given, want at most 8", len(a.Limits))
+	}
+	names := make(map[string]bool)
+	for i, l := range a.Limits {
+		parsed, err := l.parse()
+		if err != nil {
+			return fmt.Errorf("limit %d (%q): %w", i+1, l.Name, err)
+		}
+		if names[l.Name] {
+			return fmt.Errorf("limit %d: the name %q is taken already; counters are kept by name", i+1, l.Name)
+		}
+		names[l.Name] = true
+		a.limits = append(a.limits, parsed)
+	}
+	var own fs.FS
+	if a.Policies != "" {
+		own = os.DirFS(a.Policies)
+	}
+	if a.policy, err = policies.LoadPolicy(own); err != nil {
+		return err
+	}
+	return registerMetrics(ctx)
+}
+
+func (l Limit) parse() (limits.Limit, error) {
+	rate, err := limits.ParseRate(l.Rate)
+	if err != nil {
+		return limits.Limit{}, err
+	}
+	parsed := limits.Limit{Name: l.Name, Key: limits.KeyKind(l.Key), Rate: rate, Match: l.Routes}
+	if l.Observe {
+		parsed.Mode = limits.Shadow
+	}
+	return parsed, parsed.Validate()
+}
+
+func parseModes(m guard.Modes, names []string) (guard.Modes, error) {
+	for _, name := range names {
+		controls := []guard.Control{guard.Control(name)}
+		if name == "all" {
+			controls = guard.Controls()
+		}
+		for _, c := range controls {
+			var err error
+			if m, err = m.Observe(c); err != nil {
+				return m, fmt.Errorf("observe: %w", err)
+			}
+		}
+	}
+	return m, nil
+}
+
+// Start opens the state, or takes over what a previous configuration left.
+func (a *App) Start() error {
+	_, err := a.open()
+	return err
+}
+
+// open returns the runtime. Caddy starts apps in no particular order, so the
+// first request may come before Start.
+func (a *App) open() (*runtime, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.runtime != nil {
+		return a.runtime, nil
+	}
+	key := a.DataDir
+	value, _, err := runtimes.LoadOrNew(key, func() (caddy.Destructor, error) {
+		return newRuntime(a.DataDir, a.policy.Sessions, a.logger)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("opening the state in %s: %w", a.DataDir, err)
+	}
+	rt := value.(*runtime)
+	if err := rt.configure(a); err != nil {
+		_, derr := runtimes.Delete(key)
+		return nil, errors.Join(err, derr)
+	}
+	a.runtime, a.key = rt, key
+	return rt, nil
+}
+
+// Stop implements caddy.App. What must end, ends in Cleanup, when no request of
+// this configuration can need it as its own.
+func (a *App) Stop() error { return nil }
+
+// Cleanup gives back this configuration's hold on the runtime. It also runs
+// after a failed Provision.
+func (a *App) Cleanup() error {
+	a.mu.Lock()
+	key := a.key
+	a.key = ""
+	a.mu.Unlock()
+	if key == "" {
+		return nil
+	}
+	_, err := runtimes.Delete(key)
+	return err
+}
+
+// startTimeout bounds opening and closing the state.
+const startTimeout = 30 * time.Second
+
+var (
+	_ caddy.App          = (*App)(nil)
+	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.CleanerUpper = (*App)(nil)
+)

@@ -1,0 +1,227 @@
+package gateway
+
+import (
+	"encoding/json"
+	"strconv"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+func init() {
+	httpcaddyfile.RegisterGlobalOption("kidoban", parseGlobal)
+	httpcaddyfile.RegisterHandlerDirective("kidoban", parseHandler)
+	httpcaddyfile.RegisterHandlerDirective("kidoban_api", parseAPI)
+	// Inside compression, so that answers are plain; before whatever answers.
+	httpcaddyfile.RegisterDirectiveOrder("kidoban", httpcaddyfile.After, "encode")
+	httpcaddyfile.RegisterDirectiveOrder("kidoban_api", httpcaddyfile.After, "encode")
+}
+
+// parseGlobal reads the global option.
+//
+//	kidoban {
+//		data_dir PATH
+//		geoip    FILE...
+//		rules    DIR
+//		policies DIR
+//		mode     observe | enforce            # the whole gate
+//		mode     CONTROL... observe           # decisions, attempts, limits, sessions
+//		limit NAME {
+//			key    address | network | account | session | organization | device | route
+//			rate   COUNT/PERIOD
+//			routes CLASS...
+//			mode   observe | enforce
+//		}
+//		lax_forwarding
+//	}
+func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
+	app := new(App)
+	d.Next() // the option's name
+	if existing != nil {
+		return nil, d.Err("the kidoban options are given twice: write them in one block")
+	}
+	if d.NextArg() {
+		return nil, d.ArgErr()
+	}
+	for d.NextBlock(0) {
+		switch d.Val() {
+		case "data_dir":
+			if err := once(d, &app.DataDir); err != nil {
+				return nil, err
+			}
+		case "geoip":
+			files := d.RemainingArgs()
+			if len(files) == 0 {
+				return nil, d.ArgErr()
+			}
+			app.GeoIP = append(app.GeoIP, files...)
+		case "rules":
+			if err := once(d, &app.Rules); err != nil {
+				return nil, err
+			}
+		case "policies":
+			if err := once(d, &app.Policies); err != nil {
+				return nil, err
+			}
+		case "mode":
+			observe, err := parseMode(d)
+			if err != nil {
+				return nil, err
+			}
+			app.Observe = append(app.Observe, observe...)
+		case "limit":
+			l, err := parseLimit(d)
+			if err != nil {
+				return nil, err
+			}
+			app.Limits = append(app.Limits, l)
+		case "lax_forwarding":
+			if d.NextArg() {
+				return nil, d.ArgErr()
+			}
+			app.LaxForwarding = true
+		default:
+			return nil, d.Errf("unknown option %q: want data_dir, geoip, rules, policies, mode, limit or lax_forwarding", d.Val())
+		}
+	}
+	value, err := json.Marshal(app)
+	if err != nil {
+		return nil, err
+	}
+	return httpcaddyfile.App{Name: "kidoban", Value: value}, nil
+}
+
+// parseMode reads the arguments of `mode` and returns the controls that observe.
+func parseMode(d *caddyfile.Dispenser) ([]string, error) {
+	args := d.RemainingArgs()
+	if len(args) == 0 {
+		return nil, d.ArgErr()
+	}
+	controls, mode := args[:len(args)-1], args[len(args)-1]
+	switch {
+	case mode == "enforce":
+		return nil, nil
+	case mode != "observe":
+		return nil, d.Errf("unknown mode %q: want observe or enforce", mode)
+	case len(controls) == 0:
+		return []string{"all"}, nil
+	}
+	return controls, nil
+}
+
+// once reads the one argument of an option that may be given once.
+func once(d *caddyfile.Dispenser, into *string) error {
+	name := d.Val()
+	if *into != "" {
+		return d.Errf("%s is given twice", name)
+	}
+	if !d.AllArgs(into) {
+		return d.ArgErr()
+	}
+	return nil
+}
+
+func parseLimit(d *caddyfile.Dispenser) (Limit, error) {
+	var l Limit
+	if !d.AllArgs(&l.Name) {
+		return l, d.ArgErr()
+	}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		switch d.Val() {
+		case "key":
+			if err := once(d, &l.Key); err != nil {
+				return l, err
+			}
+		case "rate":
+			if err := once(d, &l.Rate); err != nil {
+				return l, err
+			}
+		case "routes":
+			if l.Routes = d.RemainingArgs(); len(l.Routes) == 0 {
+				return l, d.ArgErr()
+			}
+		case "mode":
+			var mode string
+			if !d.AllArgs(&mode) || mode != "observe" && mode != "enforce" {
+				return l, d.Err("the mode of a limit is observe or enforce, and nothing else")
+			}
+			l.Observe = mode == "observe"
+		default:
+			return l, d.Errf("unknown option %q of a limit: want key, rate, routes or mode", d.Val())
+		}
+	}
+	return l, nil
+}
+
+// parseHandler reads the directive that guards a site.
+//
+//	kidoban [MATCHER] {
+//		backend        NAME
+//		mode           [CONTROL...] observe | enforce
+//		max_login_body BYTES
+//	}
+func parseHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	handler := new(Handler)
+	h.Next() // the directive's name
+	if h.NextArg() {
+		return nil, h.ArgErr()
+	}
+	for h.NextBlock(0) {
+		switch h.Val() {
+		case "backend":
+			if err := once(h.Dispenser, &handler.Backend); err != nil {
+				return nil, err
+			}
+		case "mode":
+			observe, err := parseMode(h.Dispenser)
+			if err != nil {
+				return nil, err
+			}
+			handler.Observe = append(handler.Observe, observe...)
+		case "max_login_body":
+			var text string
+			if !h.AllArgs(&text) {
+				return nil, h.ArgErr()
+			}
+			n, err := strconv.ParseInt(text, 10, 64)
+			if err != nil || n < 1 {
+				return nil, h.Errf("max_login_body %q: want a number of bytes", text)
+			}
+			handler.MaxLoginBody = n
+		default:
+			return nil, h.Errf("unknown option %q: want backend, mode or max_login_body", h.Val())
+		}
+	}
+	return handler, nil
+}
+
+// parseAPI reads the directive that serves the operators' API. The key is best
+// given as {env.NAME} or {file.PATH}: it then never stands in the configuration.
+//
+//	kidoban_api {
+//		key NAME SECRET
+//	}
+func parseAPI(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	a := &API{Keys: make(map[string]Secret)}
+	h.Next() // the directive's name
+	if h.NextArg() {
+		return nil, h.ArgErr()
+	}
+	for h.NextBlock(0) {
+		switch h.Val() {
+		case "key":
+			var name, secret string
+			if !h.AllArgs(&name, &secret) {
+				return nil, h.ArgErr()
+			}
+			if _, taken := a.Keys[name]; taken {
+				return nil, h.Errf("key %q is given twice", name)
+			}
+			a.Keys[name] = Secret(secret)
+		default:
+			return nil, h.Errf("unknown option %q: want key", h.Val())
+		}
+	}
+	return a, nil
+}

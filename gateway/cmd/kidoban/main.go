@@ -1,0 +1,12 @@
+// Command kidoban is the gateway: Caddy, Kidoban's modules and its commands.
+package main
+
+import (
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+
+	_ "github.com/kidoban/kidoban/gateway"
+)
+
+func main() { caddycmd.Main() }

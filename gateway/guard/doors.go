@@ -1,0 +1,263 @@
+package guard
+
+import (
+	"errors"
+
+	"github.com/kidoban/kidoban/auth"
+	"github.com/kidoban/kidoban/detectors"
+	"github.com/kidoban/kidoban/policies"
+	"github.com/kidoban/kidoban/rules"
+)
+
+// judge looks at an answer before its header goes out and returns what replaces
+// it, or nil to let it go. It is the egress half of the promise that nobody gets
+// an authenticated answer without a session of ours, whichever route it came from.
+func (v *visit) judge(a *answer) *refusal {
+	if v.login != nil {
+		return v.judgeLogin(a)
+	}
+	if !v.guards() {
+		return nil
+	}
+	header := a.w.Header()
+	if refusal := v.judgeGrants(a); refusal != nil {
+		return refusal
+	}
+	if v.mint && a.status >= 200 && a.status < 300 {
+		if refusal := v.judgeMinted(a); refusal != nil {
+			return refusal
+		}
+	}
+	for _, line := range v.cookies {
+		header.Add("Set-Cookie", line)
+	}
+	return nil
+}
+
+// judgeGrants judges the credentials that the answer hands out, or that it may
+// have made authenticated without handing out anything.
+func (v *visit) judgeGrants(a *answer) *refusal {
+	g := v.guard
+	var fresh []presented
+	deleted := false
+	for _, gr := range g.grants(a.w.Header(), v.now) {
+		switch p := (presented{credential: gr.credential, value: gr.value}); {
+		case gr.deletes:
+			deleted = deleted || v.holds(gr.credential)
+		case v.passes(gr.credential, gr.value) && len(v.open) == 0:
+			// The same value again: a renewed lifetime.
+		default:
+			fresh = append(fresh, p)
+		}
+	}
+	if len(fresh) == 0 {
+		fresh = v.suspects()
+	}
+	if len(fresh) > 0 {
+		id, err := v.identify(fresh)
+		switch {
+		case errors.Is(err, policies.ErrAnonymous):
+			for _, p := range fresh {
+				g.anonymous.add(auth.HashCredential(p.credential.Name, p.value), v.now)
+				deleted = deleted || v.holds(p.credential) // replaced by a visitor's
+			}
+		case err != nil:
+			g.report(v, "an answer hands out a credential that could not be identified", "error", err)
+			v.logOut(fresh)
+			return v.refuse(ControlSessions, policies.Verdict{Action: rules.Refuse, Reason: policies.ReasonIdentifyFailed})
+		case v.session != nil && v.session.Subject == id.Subject:
+			return v.bind(fresh)
+		default:
+			return v.complete(completion{kind: detectors.Door, identity: id, credentials: fresh, outcome: detectors.Success})
+		}
+	}
+	if (deleted || v.class == detectors.Logout && a.status < 400) && v.session != nil && v.session.Kind == auth.BrowserSession {
+		if _, err := g.Sessions.End(v.r.Context(), v.session.ID, "backend", v.now); err != nil {
+			g.Log.Error("ending a session", "error", err)
+		}
+		v.cookies = append(v.cookies, clearedSessionCookie)
+	}
+	return nil
+}
+
+// suspects are credentials that the request brought and whose meaning the
+// backend may just have changed: those it called anonymous, and, where it keeps
+// its anonymous cookie at login, the session's own after an unsafe request to a
+// route that nobody declared.
+func (v *visit) suspects() []presented {
+	if v.class == detectors.Public && v.safe() {
+		return nil
+	}
+	if len(v.open) > 0 {
+		return v.open
+	}
+	if v.class != detectors.Other || v.safe() {
+		return nil
+	}
+	var all []presented
+	for _, p := range v.approved {
+		if p.credential.Anonymous && p.credential.Kind == policies.CookieCredential {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+func (v *visit) holds(c *policies.Credential) bool {
+	for _, p := range v.approved {
+		if p.credential == c {
+			return true
+		}
+	}
+	return false
+}
+
+// bind adds credentials to the session that the request proved.
+func (v *visit) bind(credentials []presented) *refusal {
+	for _, p := range credentials {
+		hash := auth.HashCredential(p.credential.Name, p.value)
+		if v.session.Holds(p.credential.Name, hash, v.now) {
+			continue
+		}
+		c := auth.Credential{Kind: p.credential.Name, Hash: hash, Since: v.now}
+		if err := v.guard.Sessions.AddCredential(v.r.Context(), v.session.ID, c, v.now); err != nil {
+			v.guard.Log.Error("binding a credential", "error", err)
+			return v.refuse(ControlSessions, unavailable)
+		}
+		v.guard.anonymous.forget(hash)
+	}
+	return nil
+}
+
+// judgeMinted binds tokens that the backend minted for the session's account to a
+// session of their own. A token that cannot be found is let out all the same: as
+// nobody's, it opens nothing.
+func (v *visit) judgeMinted(a *answer) *refusal {
+	minted := v.guard.minted(v.class, a)
+	if len(minted) == 0 {
+		return nil
+	}
+	_, _, err := v.guard.Sessions.Begin(v.r.Context(), auth.Session{
+		Kind: auth.TokenSession, Subject: v.session.Subject, Organization: v.session.Organization,
+		AAL: v.session.AAL, Source: v.source.Address.String(),
+	}, v.bound(minted), v.now)
+	if err != nil {
+		v.guard.Log.Error("binding a minted token", "error", err)
+		return v.refuse(ControlSessions, unavailable)
+	}
+	return nil
+}
+
+// minted lists the credentials in the body of an answer of class.
+func (g *Guard) minted(class detectors.RouteClass, a *answer) []presented {
+	var all []presented
+	for i := range g.backend.Credentials {
+		c := &g.backend.Credentials[i]
+		for _, value := range c.MintedIn(class, answerOf(a)) {
+			all = append(all, presented{credential: c, value: value})
+		}
+	}
+	return all
+}
+
+// bound is how a session keeps credentials.
+func (v *visit) bound(all []presented) []auth.Credential {
+	held := make([]auth.Credential, len(all))
+	for i, p := range all {
+		held[i] = auth.Credential{Kind: p.credential.Name, Hash: auth.HashCredential(p.credential.Name, p.value), Since: v.now}
+		v.guard.anonymous.forget(held[i].Hash)
+	}
+	return held
+}
+
+// completion is a login that the backend accepted and that the gate has to decide on.
+type completion struct {
+	kind        detectors.Kind
+	identity    policies.Identity
+	credentials []presented
+	name        detectors.Name
+	device      detectors.Device
+	ambiguous   bool
+	size        int64
+	outcome     detectors.Outcome
+}
+
+// complete decides on an accepted login and, if it stands, begins our session.
+func (v *visit) complete(c completion) *refusal {
+	g := v.guard
+	ctx := v.r.Context()
+	person, known, err := g.Directory.BySubject(ctx, c.identity.Subject)
+	if err != nil {
+		g.Log.Error("directory", "error", err)
+		v.logOut(c.credentials)
+		return v.refuse(ControlSessions, unavailable)
+	}
+	e := detectors.Event{
+		Time: v.now, Kind: c.kind, Name: c.name, Account: detectors.Account(c.identity.Subject),
+		Organization: detectors.Organization(c.identity.Organization), Source: v.source, Device: c.device,
+		Fingerprint: v.peer.Fingerprint, Route: v.class, Credential: credentialNames(c.credentials),
+		Outcome: c.outcome, Ambiguous: c.ambiguous, Size: c.size,
+	}
+	if known {
+		e.AccountSince = person.FirstSeen
+	}
+	if e.Name.Digest.IsZero() && len(c.identity.Names) > 0 {
+		e.Name.Digest = g.nameDigest(c.identity.Names[0])
+	}
+	if c.kind == detectors.Door && e.Device.ID == "" {
+		if e.Device, err = v.device(c.identity.Subject); err != nil {
+			g.Log.Error("devices", "error", err)
+		}
+	}
+	verdict, observed := v.after(e)
+	if refusal := v.concludeLogin(verdict, observed, e); refusal != nil {
+		v.logOut(c.credentials)
+		return refusal
+	}
+	return v.begin(c, e)
+}
+
+// begin makes our session of an accepted login.
+func (v *visit) begin(c completion, e detectors.Event) *refusal {
+	g := v.guard
+	ctx := v.r.Context()
+	fail := func(doing string, err error) *refusal {
+		g.Log.Error(doing, "error", err)
+		v.logOut(c.credentials)
+		return v.refuse(ControlSessions, unavailable)
+	}
+	id := c.identity
+	if _, err := g.Directory.Learn(ctx, auth.Person{
+		Subject: id.Subject, Organization: id.Organization, Names: id.Names, Mail: id.Mail, Roles: id.Roles,
+		Language: id.Language, TimeZone: id.TimeZone,
+	}, e.Name.Digest, v.now); err != nil {
+		return fail("directory", err)
+	}
+	cookie, view, err := g.Devices.Complete(ctx, v.crumbs.device, id.Subject, v.now)
+	if err != nil {
+		return fail("devices", err)
+	}
+	old := v.session
+	s, token, err := g.Sessions.Begin(ctx, auth.Session{
+		Kind: auth.BrowserSession, Subject: id.Subject, Organization: id.Organization, Device: view.ID,
+		AAL: 1, Source: v.source.Address.String(),
+	}, v.bound(c.credentials), v.now)
+	if err != nil {
+		return fail("beginning a session", err)
+	}
+	if old != nil && old.Kind == auth.BrowserSession && old.ID != s.ID {
+		if _, err := g.Sessions.End(ctx, old.ID, "login", v.now); err != nil && !errors.Is(err, auth.ErrNoSession) && !errors.Is(err, auth.ErrSessionEnded) {
+			g.Log.Error("ending the previous session", "error", err)
+		}
+	}
+	v.session = &s
+	v.cookies = append(v.cookies, g.sessionCookie(token, s.Expires, v.now), g.deviceCookie(cookie))
+	return nil
+}
+
+func credentialNames(all []presented) string {
+	if len(all) == 0 {
+		return ""
+	}
+	return all[0].credential.Name
+}

@@ -1,0 +1,223 @@
+package guard_test
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/kidoban/kidoban/detectors"
+	"github.com/kidoban/kidoban/gateway/guard"
+	"github.com/kidoban/kidoban/gateway/storage"
+	"github.com/kidoban/kidoban/policies"
+	"github.com/kidoban/kidoban/rules"
+)
+
+// gate is a guard in front of a backend, over real HTTP, with a clock of its own.
+type gate struct {
+	*httptest.Server
+	core *guard.Core
+	db   *storage.DB
+
+	mu     sync.Mutex
+	now    time.Time
+	events []detectors.Event
+}
+
+func (g *gate) advance(d time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.now = g.now.Add(d)
+}
+
+func (g *gate) clock() time.Time {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.now
+}
+
+func (g *gate) happened() []detectors.Event {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return append([]detectors.Event(nil), g.events...)
+}
+
+// address is the header by which tests choose where a request comes from.
+const address = "Test-Address"
+
+type option func(*guard.Config)
+
+func observing(t *testing.T) option {
+	return func(c *guard.Config) {
+		for _, control := range guard.Controls() {
+			var err error
+			if c.Modes, err = c.Modes.Observe(control); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+func newGate(t *testing.T, preset string, backend http.Handler, options ...option) *gate {
+	t.Helper()
+	ctx := context.Background()
+	g := &gate{now: time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC)}
+	log := slog.New(slog.DiscardHandler)
+	if testing.Verbose() {
+		log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	}
+	dir := t.TempDir()
+	db, err := storage.Open(ctx, filepath.Join(dir, "kidoban.db"), log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	keys, err := storage.OpenKeyring(filepath.Join(dir, "keys.json"), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	core, err := guard.Open(ctx, db, keys, guard.Settings{Node: "test", Now: g.clock, Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, faults := rules.Load(rules.Shipped)
+	if len(faults) > 0 {
+		t.Fatal(faults)
+	}
+	core.Rules.Store(set)
+	g.core, g.db = core, db
+	core.Stream.Subscribe(func(e detectors.Event) {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.events = append(g.events, e)
+	})
+	var shipped = os.DirFS("testdata/backends")
+	b, err := policies.LoadBackend(preset, shipped)
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy, err := policies.LoadPolicy(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := guard.Config{Backend: b, Policy: policy}
+	for _, o := range options {
+		o(&config)
+	}
+	gd := guard.New(core, config)
+
+	origin := httptest.NewServer(backend)
+	t.Cleanup(origin.Close)
+	target, err := url.Parse(origin.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := &httputil.ReverseProxy{
+		Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(target); r.Out.Host = r.In.Host },
+		FlushInterval: -1,
+		ErrorLog:      slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	g.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		from := r.Header.Get(address)
+		if from == "" {
+			from = "198.51.100.1"
+		}
+		r.Header.Del(address)
+		err := gd.ServeHTTP(w, r, guard.Peer{Address: from}, func(w http.ResponseWriter, r *http.Request) error {
+			proxy.ServeHTTP(w, r)
+			return nil
+		})
+		if err != nil {
+			t.Errorf("%s %s: %v", r.Method, r.URL, err)
+		}
+	}))
+	t.Cleanup(g.Server.Close)
+	return g
+}
+
+// client is one browser or program: it keeps cookies, those that are for https
+// only as well, since the tests' listener stands for one behind TLS.
+type client struct {
+	t       *testing.T
+	gate    *gate
+	cookies map[string]string
+	header  http.Header
+}
+
+func (g *gate) client(t *testing.T) *client {
+	return &client{t: t, gate: g, cookies: make(map[string]string), header: make(http.Header)}
+}
+
+type reply struct {
+	status int
+	header http.Header
+	body   string
+	set    []*http.Cookie
+}
+
+func (c *client) do(method, path, contentType, body string) reply {
+	c.t.Helper()
+	var in io.Reader
+	if body != "" {
+		in = strings.NewReader(body)
+	}
+	r, err := http.NewRequest(method, c.gate.URL+path, in)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if contentType != "" {
+		r.Header.Set("Content-Type", contentType)
+	}
+	for name, lines := range c.header {
+		r.Header[name] = lines
+	}
+	for name, value := range c.cookies {
+		r.AddCookie(&http.Cookie{Name: name, Value: value})
+	}
+	res, err := http.DefaultTransport.RoundTrip(r)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	got, err := io.ReadAll(res.Body)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	out := reply{res.StatusCode, res.Header, string(got), res.Cookies()}
+	for _, ck := range out.set {
+		if ck.Value == "" || ck.MaxAge < 0 {
+			delete(c.cookies, ck.Name)
+		} else {
+			c.cookies[ck.Name] = ck.Value
+		}
+	}
+	return out
+}
+
+func (c *client) login(name, password string) reply {
+	c.t.Helper()
+	return c.do("POST", "/login", "application/json", `{"email":"`+name+`","password":"`+password+`"}`)
+}
+
+func (c *client) get(path string) reply { c.t.Helper(); return c.do("GET", path, "", "") }
+
+// wantSecret asserts what the client is able to read.
+func (c *client) wantSecret(account string) {
+	c.t.Helper()
+	got := c.get("/secret")
+	switch {
+	case account == "" && (got.status == 200 || strings.Contains(got.body, "secret of")):
+		c.t.Errorf("GET /secret = %d %q, want nothing", got.status, got.body)
+	case account != "" && got.body != "secret of "+account:
+		c.t.Errorf("GET /secret = %d %q, want the secret of %s", got.status, got.body, account)
+	}
+}

@@ -1,0 +1,506 @@
+package guard
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/kidoban/kidoban/auth"
+	"github.com/kidoban/kidoban/detectors"
+	"github.com/kidoban/kidoban/gateway/attempt"
+	"github.com/kidoban/kidoban/gateway/limits"
+	"github.com/kidoban/kidoban/policies"
+	"github.com/kidoban/kidoban/rules"
+)
+
+// login is one login request on its way.
+type login struct {
+	attempt attempt.Attempt
+	names   []typed
+	device  detectors.Device
+	ticket  limits.Ticket
+	told    bool // its outcome was published
+	judged  bool // a verdict before the backend was counted, if only observed
+}
+
+// typed is one name that the request could be read to carry.
+type typed struct {
+	name    detectors.Name
+	account string    // the subject behind it, as far as the directory knows
+	since   time.Time // when the gate first saw that account
+}
+
+// countedLogin is how the ledger names decisions about log-ins, apart from those
+// about other requests.
+const countedLogin Control = "login"
+
+// loginTimeout bounds how long the gate waits for the backend's answer to a login
+// once the client has gone: who hangs up does not hide the outcome.
+const loginTimeout = 60 * time.Second
+
+// serveLogin counts an attempt, decides whether the backend may see it, and
+// judges the backend's answer before the client gets it.
+func (g *Guard) serveLogin(w http.ResponseWriter, v *visit) error {
+	r := v.r
+	at, err := g.reader.Read(r)
+	if err != nil {
+		if refusal := v.unreadable(err); refusal != nil {
+			return refusal.write(w, r)
+		}
+	}
+	l := &login{attempt: at}
+	v.login = l
+	if refusal := v.meet(); refusal != nil {
+		return refusal.write(w, r)
+	}
+	verdict, observed := v.before()
+	if verdict.Action != rules.Allow {
+		l.judged = true
+		refusal := v.concludeLogin(verdict, observed, v.event(l.names[0], detectors.Refused))
+		if refusal != nil {
+			l.told = true
+			for _, n := range l.names {
+				e := v.event(n, detectors.Refused)
+				e.Reason = string(verdict.Reason)
+				g.Stream.Publish(e)
+			}
+			return refusal.write(w, r)
+		}
+	}
+	return g.tryLogin(w, v)
+}
+
+// unreadable answers a login body that could not be read. In observe mode the
+// backend gets to see it as it is.
+func (v *visit) unreadable(err error) *refusal {
+	verdict := policies.Verdict{Action: rules.Refuse, Reason: policies.ReasonAmbiguous}
+	status := http.StatusBadRequest
+	switch {
+	case errors.Is(err, attempt.ErrTooLarge):
+		verdict.Reason, status = policies.ReasonTooLarge, http.StatusRequestEntityTooLarge
+	case errors.Is(err, attempt.ErrEncoding):
+		verdict.Reason, status = policies.ReasonUnsupportedEncoding, http.StatusUnsupportedMediaType
+	case errors.Is(err, attempt.ErrTooMany):
+	default:
+		v.guard.Log.Debug("reading a login body", "error", err)
+	}
+	refusal := v.conclude(ControlAttempts, verdict, v.guard.modes.attempts)
+	if refusal != nil {
+		refusal.status = status
+	}
+	return refusal
+}
+
+// meet looks up who the attempt speaks of. Every name costs the same look-ups,
+// known or not.
+func (v *visit) meet() *refusal {
+	g, l := v.guard, v.login
+	seen := make(map[detectors.Digest]bool, len(l.attempt.Pairs))
+	for _, p := range l.attempt.Pairs {
+		digest := g.nameDigest(p.Name)
+		if seen[digest] {
+			continue
+		}
+		seen[digest] = true
+		account, since, _, err := g.Directory.ByTyped(v.r.Context(), digest)
+		if err != nil {
+			g.Log.Error("directory", "error", err)
+			if v.guards() {
+				return v.refuse(ControlSessions, unavailable)
+			}
+		}
+		l.names = append(l.names, typed{detectors.Name{Digest: digest}, account, since})
+	}
+	if len(l.names) == 0 {
+		l.names = []typed{{}}
+	}
+	subject := ""
+	if len(l.names) == 1 {
+		subject = l.names[0].account // a device vouches for one account at a time
+	}
+	var err error
+	if l.device, err = v.device(subject); err != nil {
+		g.Log.Error("devices", "error", err)
+		if v.guards() {
+			return v.refuse(ControlSessions, unavailable)
+		}
+	}
+	v.ambiguous = v.ambiguous || l.attempt.Ambiguous
+	return nil
+}
+
+func (v *visit) device(subject string) (detectors.Device, error) {
+	view, err := v.guard.Devices.Read(v.r.Context(), v.crumbs.device, subject, v.now)
+	if err != nil {
+		return detectors.Device{}, err
+	}
+	return detectors.Device{ID: view.ID, State: detectors.DeviceState(view.State)}, nil
+}
+
+// nameDigest is the keyed hash of a name's canonical form.
+func (g *Guard) nameDigest(name string) detectors.Digest {
+	return g.Digest("name", auth.CanonicalName(name))
+}
+
+// event is what happened to one typed name.
+func (v *visit) event(n typed, outcome detectors.Outcome) detectors.Event {
+	return detectors.Event{
+		Time: v.now, Kind: detectors.Login, Name: n.name, Account: detectors.Account(n.account), AccountSince: n.since,
+		Source: v.source, Device: v.login.device, Fingerprint: v.peer.Fingerprint, Route: v.class,
+		Outcome: outcome, Ambiguous: v.ambiguous, Size: v.login.attempt.Size,
+	}
+}
+
+// before decides whether the backend may evaluate the attempt. observed is true
+// when the strictest verdict comes from what only observes.
+func (v *visit) before() (verdict policies.Verdict, observed bool) {
+	g, l := v.guard, v.login
+	var enforced, shadow policies.Verdict
+	add := func(x policies.Verdict, observe bool) {
+		if observe {
+			shadow = shadow.Stricter(x)
+		} else {
+			enforced = enforced.Stricter(x)
+		}
+	}
+	if !v.source.Address.IsValid() {
+		add(policies.Verdict{Action: rules.Refuse, Reason: policies.ReasonSourceUnknown}, g.modes.decisions)
+	}
+	for _, n := range l.names {
+		e := v.event(n, detectors.Unknown)
+		found := g.Rules.Load().Evaluate(rules.LoginBefore, e, g.Detectors.Assess(e))
+		v.register(found, e)
+		add(v.match(n.account))
+		x, observe := v.matchShadow(n.account)
+		add(x, observe)
+	}
+	if enforced.Action < rules.StepUp {
+		// What is refused anyway costs nobody's bucket: an attack under a decision
+		// must not use up the tries of the names in its list.
+		ticket, d := g.Attempts.Take(v.now, v.charges())
+		l.ticket = ticket
+		if !d.Allowed {
+			add(policies.Verdict{Action: rules.Refuse, Reason: policies.ReasonLimit, Until: v.now.Add(d.RetryAfter)}, g.modes.attempts)
+		}
+	}
+	if enforced.Action != rules.Allow {
+		return enforced, false
+	}
+	return shadow, true
+}
+
+// loginSubject is what decisions may be about at a login as account.
+func (v *visit) loginSubject(account string, device detectors.Device) policies.Subject {
+	return policies.Subject{
+		Address: v.source.Address, ASN: v.source.ASN, Country: v.source.Country, Fingerprint: v.peer.Fingerprint,
+		Account: account, Device: device.ID, OwnDevice: device.Known(),
+	}
+}
+
+func (v *visit) match(account string) (policies.Verdict, bool) {
+	enforced, _ := v.guard.Decisions.Match(v.loginSubject(account, v.login.device), v.now)
+	return v.verdictOf(enforced), v.guard.modes.decisions
+}
+
+func (v *visit) matchShadow(account string) (policies.Verdict, bool) {
+	_, shadow := v.guard.Decisions.Match(v.loginSubject(account, v.login.device), v.now)
+	return v.verdictOf(shadow), true
+}
+
+// verdictOf is what a live decision says of a login. The zero decision allows.
+func (v *visit) verdictOf(d policies.Decision) policies.Verdict {
+	if d.ID == "" || d.Action == rules.Allow {
+		return policies.Verdict{}
+	}
+	x := policies.Verdict{Action: d.Action, Reason: policies.ReasonDecision, Rule: d.Rule, Decision: d.ID, Until: d.Until}
+	if d.Action == rules.Delay {
+		x.Delay = v.guard.delay
+	}
+	return x
+}
+
+// charges lists the buckets that the attempt draws from. A device that the
+// account knows draws from its own bucket, so that neither its neighbours nor a
+// stranger guessing at the account can use up its way in.
+func (v *visit) charges() []limits.AttemptCharge {
+	g, l := v.guard, v.login
+	if l.device.Known() {
+		return []limits.AttemptCharge{{Bucket: &g.buckets.Device, Key: g.Digest("device", l.device.ID), N: 1}}
+	}
+	charges := make([]limits.AttemptCharge, 0, 1+len(l.names))
+	charges = append(charges, limits.AttemptCharge{Bucket: &g.buckets.Network, Key: g.Digest("network", v.source.Network.String()), N: len(l.names)})
+	for _, n := range l.names {
+		charges = append(charges, limits.AttemptCharge{Bucket: &g.buckets.Name, Key: n.name.Digest, N: 1})
+	}
+	return charges
+}
+
+// register makes decisions of findings. A lasting thing that cannot be kept is
+// logged; what was found still holds for this request, as the caller asks the
+// decisions again.
+func (v *visit) register(found []rules.Finding, e detectors.Event) {
+	for _, f := range found {
+		for _, d := range policies.DecisionsOf(f, e) {
+			_, err := v.guard.Decisions.Register(context.WithoutCancel(v.r.Context()), d, v.now)
+			var held *policies.HeldOffError
+			if err != nil && !errors.As(err, &held) {
+				v.guard.Log.Error("registering a decision", "rule", f.Rule, "error", err)
+			}
+		}
+	}
+}
+
+// tryLogin lets the backend evaluate the attempt and judges its answer.
+func (g *Guard) tryLogin(w http.ResponseWriter, v *visit) (err error) {
+	if v.guards() {
+		if refusal := v.authenticate(); refusal != nil {
+			return refusal.write(w, v.r)
+		}
+		v.r.Header.Del("Accept-Encoding") // the answer must be readable
+	}
+	r := v.r
+	if v.guards() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), loginTimeout)
+		defer cancel()
+		r = r.WithContext(ctx)
+		v.r = r
+	}
+	a := v.answerTo(w)
+	if v.guards() {
+		a.hold = maxInspected
+	} else {
+		a.tee = maxInspected
+	}
+	defer func() {
+		err = a.finish(recover(), err)
+		switch {
+		case v.login.told:
+		case v.guards() || a.status == 0 || a.status == 499:
+			v.tell(detectors.Unknown) // nothing came back, or the handler panicked
+		default:
+			v.observe(a)
+		}
+		a.abort()
+	}()
+	return v.next(a, r)
+}
+
+// answerOf is what a preset's conditions look at.
+func answerOf(a *answer) policies.Answer {
+	return policies.Answer{Status: a.status, Header: a.w.Header(), Body: a.body.Bytes(), Truncated: a.cut}
+}
+
+// judgeLogin judges the backend's answer to a login attempt.
+func (v *visit) judgeLogin(a *answer) *refusal {
+	if !v.guards() {
+		return nil // told afterwards, see observe
+	}
+	g := v.guard
+	if a.status == 499 {
+		return nil
+	}
+	outcome := g.backend.Outcome(answerOf(a))
+	var fresh []presented
+	for _, gr := range g.grants(a.w.Header(), v.now) {
+		if !gr.deletes {
+			fresh = append(fresh, presented{credential: gr.credential, value: gr.value})
+		}
+	}
+	fresh = append(fresh, g.minted(v.class, a)...)
+	kept := len(fresh) == 0
+	if kept {
+		fresh = append(append(fresh, v.open...), v.approved...) // the cookie that it came with
+	}
+	if len(fresh) > 0 && (outcome == detectors.Success || !kept || len(v.open) > 0) {
+		id, err := v.identify(fresh)
+		switch {
+		case err == nil && kept && v.session != nil && v.session.Subject == id.Subject && outcome != detectors.Success:
+			// Who is already logged in mistyped somebody's password; nothing changed.
+		case err == nil:
+			return v.accepted(a, id, fresh, outcome)
+		case errors.Is(err, policies.ErrAnonymous):
+			if outcome == detectors.Success {
+				return v.unidentified(fresh, err)
+			}
+		default:
+			return v.unidentified(fresh, err)
+		}
+	} else if outcome == detectors.Success {
+		return v.unidentified(nil, errors.New("the answer holds no credential that the preset names"))
+	}
+	v.tell(outcome)
+	for _, line := range v.cookies {
+		a.w.Header().Add("Set-Cookie", line)
+	}
+	return nil
+}
+
+// accepted completes a login that the backend accepted.
+func (v *visit) accepted(a *answer, id policies.Identity, fresh []presented, outcome detectors.Outcome) *refusal {
+	g, l := v.guard, v.login
+	if outcome != detectors.Success {
+		g.report(v, "the backend's answer to a login is not as its preset says", "status", a.status, "outcome", string(outcome))
+	}
+	// Of several names the one that the backend calls its own succeeded; the others
+	// were tried and their outcome is not known. A name that the backend does not
+	// list counts as an alias only when it was the only one and plainly written:
+	// else a stranger could tie somebody's name to an account of his own.
+	chosen := -1
+	for i, n := range l.names {
+		for _, name := range id.Names {
+			if n.name.Digest == g.nameDigest(name) {
+				chosen = i
+			}
+		}
+	}
+	if chosen < 0 && len(l.names) == 1 && !v.ambiguous {
+		chosen = 0
+	}
+	l.told = true
+	for i, n := range l.names {
+		if i != chosen {
+			g.Stream.Publish(v.event(n, detectors.Unknown))
+		}
+	}
+	var succeeded typed
+	if chosen >= 0 {
+		succeeded = l.names[chosen]
+	}
+	device := l.device
+	if succeeded.account != id.Subject {
+		// A new alias, or a first login: the device may know the account all the same.
+		if d, err := v.device(id.Subject); err == nil {
+			device = d
+		}
+	}
+	refusal := v.complete(completion{
+		kind: detectors.Login, identity: id, credentials: fresh, name: succeeded.name, device: device,
+		ambiguous: v.ambiguous, size: l.attempt.Size, outcome: detectors.Success,
+	})
+	if refusal != nil {
+		return refusal
+	}
+	g.Attempts.Refund(l.ticket)
+	for _, line := range v.cookies {
+		a.w.Header().Add("Set-Cookie", line)
+	}
+	return nil
+}
+
+// unidentified refuses a success whose account the gate cannot name: without a
+// name there is nothing to bind a session to.
+func (v *visit) unidentified(fresh []presented, err error) *refusal {
+	v.report(err)
+	v.tell(detectors.Unknown)
+	v.logOut(fresh)
+	reason := policies.ReasonUnidentified
+	if !errors.Is(err, policies.ErrAnonymous) && len(fresh) > 0 {
+		reason = policies.ReasonIdentifyFailed
+	}
+	return v.refuse(ControlSessions, policies.Verdict{Action: rules.Refuse, Reason: reason})
+}
+
+func (v *visit) report(err error) {
+	v.guard.report(v, "an accepted login could not be identified", "error", err)
+}
+
+// tell publishes the outcome for every name and lets the rules conclude.
+func (v *visit) tell(outcome detectors.Outcome) {
+	v.login.told = true
+	for _, n := range v.login.names {
+		v.after(v.event(n, outcome))
+	}
+}
+
+// after publishes what happened, lets the rules conclude, and returns what now
+// holds for the attempt that e is about.
+func (v *visit) after(e detectors.Event) (policies.Verdict, bool) {
+	g := v.guard
+	e = g.Stream.Publish(e)
+	found := g.Rules.Load().Evaluate(rules.LoginAfter, e, g.Detectors.Assess(e))
+	v.register(found, e)
+	if e.Outcome != detectors.Success {
+		return policies.Verdict{}, false
+	}
+	enforced, shadow := g.Decisions.Match(v.loginSubject(string(e.Account), e.Device), v.now)
+	if x := v.verdictOf(enforced); x.Action != rules.Allow {
+		return x, g.modes.decisions
+	}
+	return v.verdictOf(shadow), true
+}
+
+// concludeLogin counts a verdict on a login and turns it into an answer of ours,
+// unless it is only observed, or asks for a delay and no more.
+func (v *visit) concludeLogin(x policies.Verdict, observed bool, e detectors.Event) *refusal {
+	if x.Action == rules.Allow {
+		return nil
+	}
+	c := countedLogin
+	if x.Reason == policies.ReasonLimit {
+		c = ControlAttempts
+	}
+	v.guard.count(v.now, c, x.Action, x.Reason, x.Rule, observed, e.Device.Known())
+	switch {
+	case observed:
+		return nil
+	case x.Action == rules.Delay:
+		v.wait(x.Delay)
+		return nil
+	}
+	return v.refusal(x)
+}
+
+// wait holds the request back, or returns early when its client goes away.
+func (v *visit) wait(d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-v.r.Context().Done():
+	}
+}
+
+// observe concludes a login after its answer went out untouched, as if the gate
+// had acted. Asking the backend who logged in must not keep the client waiting.
+func (v *visit) observe(a *answer) {
+	g := v.guard
+	answer := answerOf(a)
+	answer.Header = answer.Header.Clone()
+	outcome := g.backend.Outcome(answer)
+	v.login.told = true
+	if outcome != detectors.Success {
+		v.tell(outcome)
+		return
+	}
+	var fresh []presented
+	for _, gr := range g.grants(answer.Header, v.now) {
+		if !gr.deletes {
+			fresh = append(fresh, presented{credential: gr.credential, value: gr.value})
+		}
+	}
+	select {
+	case g.observing <- struct{}{}:
+	default:
+		v.tell(outcome) // too many under way: without the account's name
+		return
+	}
+	v.r = v.r.WithContext(context.WithoutCancel(v.r.Context()))
+	go func() {
+		defer func() { <-g.observing }()
+		e := v.event(v.login.names[0], outcome)
+		if id, err := v.identify(fresh); err == nil {
+			e.Account, e.Organization = detectors.Account(id.Subject), detectors.Organization(id.Organization)
+			if p, err := g.Directory.Learn(v.r.Context(), auth.Person{
+				Subject: id.Subject, Organization: id.Organization, Names: id.Names, Mail: id.Mail,
+				Roles: id.Roles, Language: id.Language, TimeZone: id.TimeZone,
+			}, e.Name.Digest, v.now); err == nil {
+				e.AccountSince = p.FirstSeen
+			}
+		}
+		if verdict, _ := v.after(e); !v.login.judged {
+			v.concludeLogin(verdict, true, e)
+		}
+		g.Attempts.Refund(v.login.ticket)
+	}()
+}

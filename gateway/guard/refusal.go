@@ -1,0 +1,177 @@
+package guard
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"math/big"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/kidoban/kidoban/detectors"
+	"github.com/kidoban/kidoban/gateway/limits"
+	"github.com/kidoban/kidoban/gateway/pages"
+	"github.com/kidoban/kidoban/policies"
+	"github.com/kidoban/kidoban/rules"
+)
+
+// OwnPath is where the gate's own pages live. The backend never sees it.
+const OwnPath = "/.kidoban/"
+
+// refusal is an answer of ours in place of the backend's. What the client hears
+// (a kind of problem and a reference) and what the log keeps (the reason, the
+// rule) are different things: a client never learns which detector spoke.
+type refusal struct {
+	status     int
+	reason     policies.Reason
+	action     rules.Action
+	reference  string
+	retryAfter time.Duration
+	limit      *limits.Decision // whose numbers an API client may see
+	cookies    []string
+}
+
+// unavailable is the verdict when the stores that sessions need cannot answer.
+var unavailable = policies.Verdict{Action: rules.Refuse, Reason: policies.ReasonStorageUnavailable}
+
+// refuse counts verdict under c and returns its refusal, observed or not: for
+// what the gate cannot let pass whatever the mode.
+func (v *visit) refuse(c Control, verdict policies.Verdict) *refusal {
+	v.guard.count(v.now, c, verdict.Action, verdict.Reason, verdict.Rule, false, v.session != nil)
+	return v.refusal(verdict)
+}
+
+// refusal words a verdict for the client and writes the log line that its
+// reference leads to.
+func (v *visit) refusal(x policies.Verdict) *refusal {
+	r := &refusal{reason: x.Reason, action: x.Action, reference: newReference(), status: http.StatusForbidden}
+	switch x.Reason {
+	case policies.ReasonLimit:
+		r.status = http.StatusTooManyRequests
+	case policies.ReasonStorageUnavailable:
+		r.status, r.retryAfter = http.StatusServiceUnavailable, 5*time.Second
+	case policies.ReasonIdentifyFailed:
+		r.status, r.retryAfter = http.StatusBadGateway, 5*time.Second
+	case policies.ReasonSessionEnded:
+		r.status = http.StatusUnauthorized
+	}
+	if r.retryAfter == 0 && !x.Until.IsZero() && x.Until.After(v.now) {
+		r.retryAfter = x.Until.Sub(v.now)
+		if v.class != detectors.Other {
+			r.retryAfter = limits.LoginRetryAfter(r.retryAfter, jitter())
+		}
+	}
+	if v.stale {
+		r.cookies = append(r.cookies, clearedSessionCookie)
+	}
+	v.guard.Log.Info("refused", "reference", r.reference, "action", x.Action.String(), "reason", string(x.Reason),
+		"rule", string(x.Rule), "decision", x.Decision, "route", v.routeName(), "source", v.source.Network.String(), "until", x.Until)
+	return r
+}
+
+// problem is an RFC 9457 problem document.
+type problem struct {
+	Type      string `json:"type"`
+	Title     string `json:"title"`
+	Status    int    `json:"status"`
+	Detail    string `json:"detail,omitempty"`
+	Reference string `json:"reference,omitempty"`
+}
+
+// kind is the problem type as the client hears it.
+func (r *refusal) kind() pages.Kind {
+	switch {
+	case r.action == rules.StepUp:
+		return pages.StepUp
+	case r.status == http.StatusTooManyRequests:
+		return pages.Limited
+	case r.status == http.StatusServiceUnavailable, r.status == http.StatusBadGateway:
+		return pages.Unavailable
+	case r.status == http.StatusUnauthorized:
+		return pages.SessionEnded
+	case r.status == http.StatusTooEarly:
+		return pages.TooEarly
+	case r.status == http.StatusForbidden:
+		return pages.Refused
+	}
+	return pages.BadRequest
+}
+
+func (r *refusal) write(w http.ResponseWriter, req *http.Request) error {
+	h := w.Header()
+	for _, line := range r.cookies {
+		h.Add("Set-Cookie", line)
+	}
+	h.Set("Cache-Control", "no-store")
+	if req.ProtoMajor == 1 && req.Header.Get("Expect") != "" {
+		// The client waits to hear whether to send its body, and is told now. Without
+		// this the server would wait for the body before it sends the answer.
+		h.Set("Connection", "close")
+	}
+	if r.retryAfter > 0 {
+		h.Set("Retry-After", strconv.Itoa(int((r.retryAfter+time.Second-1)/time.Second)))
+	}
+	if r.limit != nil {
+		limits.SetFields(h, *r.limit)
+	}
+	lang := pages.Language(req)
+	if wantsHTML(req) {
+		return pages.Write(w, req, r.status, pages.Page{Kind: r.kind(), Language: lang, Reference: r.reference, RetryAfter: r.retryAfter})
+	}
+	text := pages.Text(r.kind(), lang)
+	body, err := json.Marshal(problem{
+		Type: OwnPath + "problems/" + string(r.kind()), Title: text.Title, Status: r.status, Detail: text.Detail, Reference: r.reference,
+	})
+	if err != nil {
+		return err
+	}
+	h.Set("Content-Type", "application/problem+json")
+	h.Set("Content-Language", lang)
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(r.status)
+	if req.Method == http.MethodHead {
+		return nil
+	}
+	_, err = w.Write(body)
+	return err
+}
+
+// wantsHTML tells a browser's navigation or form from a program.
+func wantsHTML(r *http.Request) bool {
+	switch r.Header.Get("Sec-Fetch-Mode") {
+	case "navigate":
+		return true
+	case "cors", "no-cors", "same-origin", "websocket":
+		return false
+	}
+	return strings.Contains(r.Header.Get("Accept"), "text/html")
+}
+
+// servePage serves what lives under OwnPath.
+func (g *Guard) servePage(w http.ResponseWriter, v *visit) error {
+	return pages.Serve(w, v.r, strings.TrimPrefix(v.path, OwnPath))
+}
+
+// referenceAlphabet is Crockford's base 32: no letter looks like a digit, so that
+// a reference survives being read out on the telephone.
+const referenceAlphabet = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+// newReference returns a code under which a person and the log find each other.
+func newReference() string {
+	var b [8]byte
+	rand.Read(b[:]) // never fails (crypto/rand)
+	for i := range b {
+		b[i] = referenceAlphabet[b[i]%32]
+	}
+	return string(b[:4]) + "-" + string(b[4:])
+}
+
+// jitter is a random number in [0, 1), for times that clients are told.
+func jitter() float64 {
+	n, err := rand.Int(rand.Reader, big.NewInt(1<<20))
+	if err != nil {
+		return 0
+	}
+	return float64(n.Int64()) / (1 << 20)
+}

@@ -1,0 +1,160 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"sync/atomic"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+
+	"github.com/kidoban/kidoban/gateway/guard"
+	"github.com/kidoban/kidoban/policies"
+)
+
+func init() { caddy.RegisterModule(new(Handler)) }
+
+// Handler guards the routes that follow it, most often a reverse_proxy to the
+// backend. It belongs inside response compression and before whatever answers.
+//
+// In a Caddyfile it is the directive `kidoban`; see parseHandler for its grammar.
+type Handler struct {
+	// Backend is the name of the preset that describes the service behind the
+	// gate: a file policies/backends/NAME.yaml of yours, or a shipped one.
+	Backend string `json:"backend"`
+
+	// Observe lists the controls that only watch on this site, in addition to
+	// those of the app.
+	Observe []string `json:"observe,omitempty"`
+
+	// MaxLoginBody is the largest login body that is read, in bytes. Default: 65536.
+	MaxLoginBody int64 `json:"max_login_body,omitempty"`
+
+	app     *App
+	backend *policies.Backend
+	modes   guard.Modes
+	server  *caddyhttp.Server
+	logger  *zap.Logger
+	guard   atomic.Pointer[guard.Guard]
+}
+
+// CaddyModule implements caddy.Module.
+func (*Handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.kidoban", New: func() caddy.Module { return new(Handler) }}
+}
+
+// Provision loads the preset and checks how the server learns client addresses.
+func (h *Handler) Provision(ctx caddy.Context) error {
+	h.logger = ctx.Logger()
+	app, err := ctx.App("kidoban")
+	if err != nil {
+		return fmt.Errorf("the kidoban app: %w", err)
+	}
+	h.app = app.(*App)
+	if h.modes, err = parseModes(h.app.modes, h.Observe); err != nil {
+		return err
+	}
+	if h.Backend == "" {
+		return errors.New("backend is missing: name a preset, such as chatcore")
+	}
+	if h.backend, err = loadBackend(h.Backend, h.app.Policies); err != nil {
+		return err
+	}
+	if h.MaxLoginBody < 0 || h.MaxLoginBody > 1<<20 {
+		return fmt.Errorf("max_login_body %d: want 1 to 1048576 bytes, or 0 for the default", h.MaxLoginBody)
+	}
+	h.server, _ = ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	return checkForwarding(h.server, h.app.LaxForwarding)
+}
+
+// checkForwarding refuses a server that believes the left-most forwarded address:
+// behind a proxy that appends, every client could choose its own address.
+func checkForwarding(s *caddyhttp.Server, lax bool) error {
+	if s == nil || s.TrustedProxiesStrict > 0 || lax || !trustsProxies(s) {
+		return nil
+	}
+	return errors.New("this server trusts forwarding headers (trusted_proxies) without trusted_proxies_strict: " +
+		"a client could then choose the address it is counted under; add `trusted_proxies_strict` to `servers`, " +
+		"or, if every trusted proxy replaces the header, set `lax_forwarding` in the kidoban options")
+}
+
+// trustsProxies reports whether s has trusted proxies. Caddy clears the raw
+// configuration once it has loaded it, and that is before handlers are made, so
+// the loaded module itself must be looked at; only whether it is there.
+func trustsProxies(s *caddyhttp.Server) bool {
+	if s.TrustedProxiesRaw != nil || s.TrustedProxiesUnix {
+		return true
+	}
+	loaded := reflect.ValueOf(s).Elem().FieldByName("trustedProxies")
+	return !loaded.IsValid() || loaded.Kind() == reflect.Interface && !loaded.IsNil()
+}
+
+// loadBackend finds the preset called name, in dir/backends first.
+func loadBackend(name, dir string) (*policies.Backend, error) {
+	if dir == "" {
+		return policies.LoadBackend(name, nil)
+	}
+	return policies.LoadBackend(name, os.DirFS(filepath.Join(dir, "backends")))
+}
+
+func (h *Handler) open() (*guard.Guard, error) {
+	if g := h.guard.Load(); g != nil {
+		return g, nil
+	}
+	rt, err := h.app.open()
+	if err != nil {
+		return nil, err
+	}
+	g := guard.New(rt.core, guard.Config{Backend: h.backend, Modes: h.modes, Policy: h.app.policy, Limits: h.app.limits, MaxBody: h.MaxLoginBody})
+	if !h.guard.CompareAndSwap(nil, g) {
+		g = h.guard.Load()
+	}
+	return g, nil
+}
+
+// ServeHTTP implements caddyhttp.MiddlewareHandler.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	g, err := h.open()
+	if err != nil {
+		h.logger.Error("the gate is not open", zap.Error(err))
+		return caddyhttp.Error(http.StatusServiceUnavailable, err)
+	}
+	address, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+	peer := guard.Peer{
+		Address:   address,
+		Port:      remotePort(r, address),
+		EarlyData: r.TLS != nil && !r.TLS.HandshakeComplete,
+		Prepare:   h.prepare,
+	}
+	return g.ServeHTTP(w, r, peer, next.ServeHTTP)
+}
+
+// prepare gives a request of the gate's own what Caddy's handlers expect.
+func (h *Handler) prepare(r *http.Request, w http.ResponseWriter) *http.Request {
+	return caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, h.server)
+}
+
+// remotePort is the client's port, where no proxy stands between.
+func remotePort(r *http.Request, address string) uint16 {
+	host, port, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil || host != address {
+		return 0
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return 0
+	}
+	return uint16(n)
+}
+
+var (
+	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+)
