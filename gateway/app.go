@@ -33,6 +33,27 @@ type App struct {
 	// directory "kidoban" in Caddy's own data directory.
 	DataDir string `json:"data_dir,omitempty"`
 
+	// Node names this process among the nodes of one installation; every node needs
+	// a name of its own, and keeps it across restarts. Default: the host's name.
+	Node string `json:"node,omitempty"`
+
+	// Database is where decisions, sessions, devices, the directory and notices are
+	// kept: the address of a PostgreSQL server, best written as {env.DATABASE_URL}.
+	// Default: SQLite in DataDir, which is for one node.
+	Database Secret `json:"database,omitempty"`
+
+	// Redis carries events between nodes and holds the counters of limits that they
+	// share: redis://, rediss:// or redis+sentinel://, best written as {env.REDIS_URL}.
+	// Without it the node is alone.
+	Redis *Redis `json:"redis,omitempty"`
+
+	// Webhooks are told of decisions.
+	Webhooks []Webhook `json:"webhooks,omitempty"`
+
+	// RecordOptional lets log-ins and operators' acts go on while the record cannot
+	// be written. They are then not on it. Default: they stop until it can.
+	RecordOptional bool `json:"record_optional,omitempty"`
+
 	// GeoIP lists MaxMind DB files (country, city or ASN). Without them ASN and
 	// country are unknown, and decisions about them match nobody.
 	GeoIP []string `json:"geoip,omitempty"`
@@ -57,10 +78,12 @@ type App struct {
 	// appending proxy can forge. Default: refuse to start.
 	LaxForwarding bool `json:"lax_forwarding,omitempty"`
 
-	modes  guard.Modes
-	policy policies.Policy
-	limits []limits.Limit
-	logger *zap.Logger
+	modes    guard.Modes
+	policy   policies.Policy
+	database string // the address, with its secrets
+	redis    string // likewise
+	limits   []limits.Limit
+	logger   *zap.Logger
 
 	mu      sync.Mutex // guards the fields below
 	runtime *runtime
@@ -101,6 +124,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 	a.DataDir = dir
 	if a.modes, err = parseModes(guard.Modes{}, a.Observe); err != nil {
+		return err
+	}
+	if err := a.provisionNode(); err != nil {
 		return err
 	}
 	if len(a.Limits) > 8 {

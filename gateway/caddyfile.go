@@ -21,7 +21,22 @@ func init() {
 // parseGlobal reads the global option.
 //
 //	kidoban {
+//		node     NAME
 //		data_dir PATH
+//		database URL                          # best as {env.NAME} or {file.PATH}
+//		redis    URL {
+//			ca          FILE
+//			certificate FILE
+//			key         FILE
+//			prefix      NAME
+//		}
+//		webhook NAME URL {
+//			secret SECRET...
+//			events EVENT...
+//			allow  NETWORK...
+//			allow_plain
+//		}
+//		record_optional
 //		geoip    FILE...
 //		rules    DIR
 //		policies DIR
@@ -46,10 +61,38 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 	}
 	for d.NextBlock(0) {
 		switch d.Val() {
+		case "node":
+			if err := once(d, &app.Node); err != nil {
+				return nil, err
+			}
 		case "data_dir":
 			if err := once(d, &app.DataDir); err != nil {
 				return nil, err
 			}
+		case "database":
+			if err := once(d, (*string)(&app.Database)); err != nil {
+				return nil, err
+			}
+		case "redis":
+			if app.Redis != nil {
+				return nil, d.Err("redis is given twice")
+			}
+			r, err := parseRedis(d)
+			if err != nil {
+				return nil, err
+			}
+			app.Redis = r
+		case "webhook":
+			w, err := parseWebhook(d)
+			if err != nil {
+				return nil, err
+			}
+			app.Webhooks = append(app.Webhooks, w)
+		case "record_optional":
+			if d.NextArg() {
+				return nil, d.ArgErr()
+			}
+			app.RecordOptional = true
 		case "geoip":
 			files := d.RemainingArgs()
 			if len(files) == 0 {
@@ -82,7 +125,7 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 			}
 			app.LaxForwarding = true
 		default:
-			return nil, d.Errf("unknown option %q: want data_dir, geoip, rules, policies, mode, limit or lax_forwarding", d.Val())
+			return nil, d.Errf("unknown option %q: want node, data_dir, database, redis, webhook, record_optional, geoip, rules, policies, mode, limit or lax_forwarding", d.Val())
 		}
 	}
 	value, err := json.Marshal(app)
@@ -120,6 +163,52 @@ func once(d *caddyfile.Dispenser, into *string) error {
 		return d.ArgErr()
 	}
 	return nil
+}
+
+func parseRedis(d *caddyfile.Dispenser) (*Redis, error) {
+	r := new(Redis)
+	if !d.AllArgs((*string)(&r.URL)) {
+		return nil, d.ArgErr()
+	}
+	options := map[string]*string{"ca": &r.CA, "certificate": &r.Certificate, "key": &r.Key, "prefix": &r.Prefix}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		into, known := options[d.Val()]
+		if !known {
+			return nil, d.Errf("unknown option %q of redis: want ca, certificate, key or prefix", d.Val())
+		}
+		if err := once(d, into); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+func parseWebhook(d *caddyfile.Dispenser) (Webhook, error) {
+	var w Webhook
+	if !d.AllArgs(&w.Name, (*string)(&w.URL)) {
+		return w, d.ArgErr()
+	}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		option, args := d.Val(), d.RemainingArgs()
+		if (option == "allow_plain") != (len(args) == 0) {
+			return w, d.ArgErr()
+		}
+		switch option {
+		case "secret":
+			for _, secret := range args {
+				w.Secrets = append(w.Secrets, Secret(secret))
+			}
+		case "events":
+			w.Events = append(w.Events, args...)
+		case "allow":
+			w.Allow = append(w.Allow, args...)
+		case "allow_plain":
+			w.AllowPlain = true
+		default:
+			return w, d.Errf("unknown option %q of a webhook: want secret, events, allow or allow_plain", option)
+		}
+	}
+	return w, nil
 }
 
 func parseLimit(d *caddyfile.Dispenser) (Limit, error) {

@@ -22,11 +22,14 @@ import (
 // wait is how long a server may take to start or to answer.
 const wait = 30 * time.Second
 
-// Main runs the tests of a binary and stops what they share.
-func Main(m *testing.M) {
+// Main runs the tests of a binary, stops what they share, and exits.
+func Main(m *testing.M) { os.Exit(Run(m)) }
+
+// Run is Main for binaries that have more to do before they exit.
+func Run(m interface{ Run() int }) int {
 	code := m.Run()
 	cluster.stop()
-	os.Exit(code)
+	return code
 }
 
 // missing ends a test that has no server.
