@@ -26,10 +26,10 @@ func keyOfID(id string) cacheKey {
 // one of 64 shards of the index; sessions themselves are immutable and replaced as
 // a whole.
 type sessionCache struct {
-	changes atomic.Uint64 // calls of apply; written under mu
+	changes atomic.Uint64 // calls that told of changes; written under mu
 	lost    atomic.Uint64 // sessions evicted and changes not kept; written under mu
 
-	mu   sync.Mutex // serializes writers; guards ring, hand and version of each entry
+	mu   sync.Mutex // serializes writers; guards ring, hand, and version and at of each entry
 	ring []*cachedSession
 	hand int
 	max  int
@@ -44,6 +44,7 @@ type cachedSession struct {
 	session atomic.Pointer[Session]
 	token   tokenHash
 	version int64
+	at      int         // in the ring
 	used    atomic.Bool // since the clock's hand passed
 }
 
@@ -121,6 +122,7 @@ func (c *sessionCache) putLocked(r record) {
 		e.used.Store(next.Ended.IsZero())
 		e.session.Store(next)
 		c.makeRoomLocked()
+		e.at = len(c.ring)
 		c.ring = append(c.ring, e)
 		c.setLocked(id, e)
 		c.setLocked(keyOf(r.token[:]), e)
@@ -130,6 +132,14 @@ func (c *sessionCache) putLocked(r record) {
 		return
 	}
 	if r.version <= e.version {
+		// Another node's use of the session may be later than ours.
+		for old := e.session.Load(); r.Seen.After(old.Seen); old = e.session.Load() {
+			later := *old
+			later.Seen = r.Seen
+			if e.session.CompareAndSwap(old, &later) {
+				break
+			}
+		}
 		return
 	}
 	e.version = r.version
@@ -162,8 +172,11 @@ func (c *sessionCache) makeRoomLocked() {
 	for c.ring[c.hand].used.Swap(false) {
 		c.hand = (c.hand + 1) % len(c.ring)
 	}
+	c.evictLocked(c.ring[c.hand])
+}
+
+func (c *sessionCache) evictLocked(e *cachedSession) {
 	c.lost.Add(1)
-	e := c.ring[c.hand]
 	s := e.session.Load()
 	c.removeLocked(keyOfID(s.ID), e)
 	c.removeLocked(keyOf(e.token[:]), e)
@@ -171,10 +184,68 @@ func (c *sessionCache) makeRoomLocked() {
 		c.removeLocked(keyOf(cr.Hash[:]), e)
 	}
 	last := len(c.ring) - 1
-	c.ring[c.hand], c.ring[last] = c.ring[last], nil
+	c.ring[e.at], c.ring[last] = c.ring[last], nil
+	if e.at < last {
+		c.ring[e.at].at = e.at
+	}
 	c.ring = c.ring[:last]
-	if c.hand == last {
+	if c.hand >= last {
 		c.hand = 0
+	}
+}
+
+// behind takes note of changes that another node may have made: it returns those
+// of the sessions in memory that are older. The others stay out of memory until
+// their next reader has asked the store, whatever was read or changed before.
+func (c *sessionCache) behind(changes []changed) map[string]bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.changes.Add(1)
+	older := make(map[string]bool)
+	for _, ch := range changes {
+		switch e := c.getLocked(keyOfID(ch.id)); {
+		case e == nil:
+			c.lost.Add(1)
+		case e.version < ch.version:
+			older[ch.id] = true
+		}
+	}
+	return older
+}
+
+// refresh replaces sessions that are in memory by later versions.
+func (c *sessionCache) refresh(rs []record) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.changes.Add(1)
+	for _, r := range rs {
+		if c.getLocked(keyOfID(r.ID)) != nil {
+			c.putLocked(r)
+		}
+	}
+}
+
+// drop makes the next reader of a session ask the store.
+func (c *sessionCache) drop(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.changes.Add(1)
+	c.lost.Add(1)
+	if e := c.getLocked(keyOfID(id)); e != nil {
+		c.evictLocked(e)
+	}
+}
+
+// dropWhere is drop for all that match. It looks at every session in memory.
+func (c *sessionCache) dropWhere(match func(*Session) bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.changes.Add(1)
+	c.lost.Add(1)
+	for i := len(c.ring) - 1; i >= 0; i-- {
+		if match(c.ring[i].session.Load()) {
+			c.evictLocked(c.ring[i])
+		}
 	}
 }
 

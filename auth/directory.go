@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 )
@@ -27,20 +28,28 @@ const (
 	personListMax = 16        // names, addresses or roles
 	personTextMax = 320       // runes of one of them; a subject is refused instead of cut
 	lastSeenEvery = time.Hour // LastSeen alone is not worth a write more often
+	digestsMax    = 4         // of one typed name: under the current key and older ones
+	peopleBatch   = 1000      // accounts that Reconcile drops one by one
 	directorySize = 1 << 15   // people, and as many typed names twice over, in memory
 )
 
 // DirectoryStore keeps the directory. The duties are those of [SessionStore].
 type DirectoryStore interface {
 	// learn passes the person as stored, or one with only the subject, to merge,
-	// and stores the result. If typed is not zero, it then leads to the person; the
-	// time since when it does is kept while it goes on leading there.
-	learn(ctx context.Context, subject string, typed [16]byte, now time.Time, merge func(*Person)) (Person, error)
+	// and stores the result. If typed is not zero, it then leads to the person and
+	// the digests in old lead nowhere; the time since when any of them did is kept
+	// while they go on leading there.
+	learn(ctx context.Context, subject string, typed [16]byte, old [][16]byte, now time.Time, merge func(*Person)) (Person, error)
 	person(ctx context.Context, subject string) (Person, bool, error)
-	// typed does the same work whether or not there is anything under digest.
-	typed(ctx context.Context, digest [16]byte) (subject string, since time.Time, err error)
+	// typed is what the first of the digests that leads anywhere leads to. It does the
+	// same work whether or not there is anything under them.
+	typed(ctx context.Context, digests [][16]byte) (typedName, error)
 	// oldest is when the first account was seen; zero while there is none.
 	oldest(ctx context.Context) (time.Time, error)
+	// revision is as that of [SessionStore]; changedPeople is up to limit accounts that
+	// were written after it.
+	revision(ctx context.Context) (int64, error)
+	changedPeople(ctx context.Context, revision int64, limit int) ([]string, error)
 }
 
 // Directory is what is known about accounts. The store has all of it; up to
@@ -49,6 +58,9 @@ type Directory struct {
 	store  DirectoryStore
 	people *recent[string, Person]
 	names  *recent[[16]byte, string] // where a typed name leads; spares Learn a write, answers nobody
+
+	reconciling sync.Mutex // guards taken
+	taken       int64      // changes up to this revision are taken over; 0: none yet
 }
 
 // typedName is where a typed name leads, as stored.
@@ -71,13 +83,18 @@ func NewDirectory(store DirectoryStore) *Directory {
 // empty keeps its value, what p has replaces it: mail addresses too, because
 // notices and codes must not go on to an address its owner gave up. FirstSeen is
 // kept. Lists are cut to 16 entries, entries to 320 runes.
-func (d *Directory) Learn(ctx context.Context, p Person, typed [16]byte, now time.Time) (Person, error) {
+//
+// old is digests of the same name under older keys: what they led to moves to
+// typed. The first three count.
+func (d *Directory) Learn(ctx context.Context, p Person, typed [16]byte, now time.Time, old ...[16]byte) (Person, error) {
+	old = slices.Clone(old[:min(len(old), digestsMax-1)])
+	old = slices.DeleteFunc(old, func(digest [16]byte) bool { return digest == typed })
 	now = stored(now)
 	switch {
 	case p.Subject == "":
 		return Person{}, errors.New("learning about a person: no subject: the backend must say who it is")
-	case utf8.RuneCountInString(p.Subject) > personTextMax || !utf8.ValidString(p.Subject):
-		return Person{}, fmt.Errorf("learning about a person: a subject of %d bytes: want at most %d runes of UTF-8", len(p.Subject), personTextMax)
+	case utf8.RuneCountInString(p.Subject) > personTextMax || !storable(p.Subject):
+		return Person{}, fmt.Errorf("learning about a person: a subject of %d bytes: want at most %d runes of UTF-8 without NUL", len(p.Subject), personTextMax)
 	}
 	p = p.bounded()
 	merge := func(old *Person) { old.merge(p, now) }
@@ -92,11 +109,11 @@ func (d *Directory) Learn(ctx context.Context, p Person, typed [16]byte, now tim
 	}
 	d.names.drop(typed)
 	epoch := d.names.now()
-	next, err := d.store.learn(ctx, p.Subject, typed, now, merge)
+	next, err := d.store.learn(ctx, p.Subject, typed, old, now, merge)
+	d.people.drop(p.Subject)
 	if err != nil {
 		return Person{}, fmt.Errorf("learning about a person: %w", err)
 	}
-	d.people.drop(p.Subject)
 	if typed != [16]byte{} {
 		d.names.putAt(epoch, typed, p.Subject)
 	}
@@ -112,6 +129,9 @@ func (d *Directory) BySubject(ctx context.Context, subject string) (Person, bool
 	if p, ok := d.people.get(subject); ok {
 		return p.clone(), true, nil
 	}
+	if !storable(subject) {
+		return Person{}, false, nil
+	}
 	epoch := d.people.now()
 	p, ok, err := d.store.person(ctx, subject)
 	if err != nil {
@@ -125,16 +145,52 @@ func (d *Directory) BySubject(ctx context.Context, subject string) (Person, bool
 
 // ByTyped is the account that a typed name led to at its last completed login,
 // and when the account's first login under that name was. digest is a keyed digest
-// of the name's canonical form.
+// of the name's canonical form under the current key, old those under older keys
+// that are still looked up; the first three count. The first that leads anywhere
+// answers.
 //
 // Whoever types names must not learn from the time it takes which of them exist,
-// nor who used one lately. So the same statement runs each time, which reads one
-// index and returns one row, and no answer is kept.
-func (d *Directory) ByTyped(ctx context.Context, digest [16]byte) (subject string, since time.Time, ok bool, err error) {
-	if subject, since, err = d.store.typed(ctx, digest); err != nil {
+// nor who used one lately, nor under which key. So the same statement runs each
+// time, which looks up every digest and returns one row, and no answer is kept.
+func (d *Directory) ByTyped(ctx context.Context, digest [16]byte, old ...[16]byte) (subject string, since time.Time, ok bool, err error) {
+	digests := append([][16]byte{digest}, old[:min(len(old), digestsMax-1)]...)
+	name, err := d.store.typed(ctx, digests)
+	if err != nil {
 		return "", time.Time{}, false, fmt.Errorf("looking up a typed name: %w", err)
 	}
-	return subject, since, subject != "", nil
+	return name.subject, name.since, name.subject != "", nil
+}
+
+// Reconcile forgets what is in memory and was changed by other nodes since the last
+// call, or, at the first call, everything. It is to be called as that of [Sessions] is.
+func (d *Directory) Reconcile(ctx context.Context) error {
+	d.reconciling.Lock()
+	defer d.reconciling.Unlock()
+	latest, err := d.store.revision(ctx)
+	if err != nil {
+		return fmt.Errorf("reconciling the directory: %w", err)
+	}
+	if latest == d.taken {
+		return nil
+	}
+	var people []string
+	all := d.taken == 0 || latest < d.taken // the first call, or an older copy of the database
+	if !all {
+		if people, err = d.store.changedPeople(ctx, d.taken, peopleBatch); err != nil {
+			return fmt.Errorf("reconciling the directory: %w", err)
+		}
+	}
+	if all || len(people) == peopleBatch {
+		d.people.clear()
+	}
+	for _, subject := range people {
+		d.people.drop(subject)
+	}
+	if all || len(people) > 0 {
+		d.names.clear()
+	}
+	d.taken = latest
+	return nil
 }
 
 // merge takes over what q says.
@@ -198,5 +254,5 @@ func shortened(s string) string {
 			}
 		}
 	}
-	return strings.ToValidUTF8(s, "\uFFFD")
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }

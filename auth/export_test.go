@@ -14,6 +14,10 @@ const (
 	CanonicalMax  = canonicalRunes
 	DirectorySize = directorySize
 	ListMax       = listMax
+	PeopleBatch   = peopleBatch
+	LateUse       = lateUse
+	ChunkSize     = chunkSize
+	Batch         = reconcileBatch
 )
 
 // SessionProbe is a SessionStore that counts questions, can be told to fail, and
@@ -23,7 +27,10 @@ type SessionProbe struct {
 	Asked   atomic.Int64                // sessions asked for, by token or credential
 	Failing atomic.Pointer[error]       // what every method but listing says
 	Changed atomic.Pointer[func(error)] // called after an update of one session, before it is reported
+	Shared  bool                        // other nodes change the store too
 }
+
+func (p *SessionProbe) shared() bool { return p.Shared }
 
 func (p *SessionProbe) failure() error {
 	if err := p.Failing.Load(); err != nil {
@@ -32,11 +39,11 @@ func (p *SessionProbe) failure() error {
 	return nil
 }
 
-func (p *SessionProbe) insertSession(ctx context.Context, r record, loses func(*Session)) ([]record, error) {
+func (p *SessionProbe) insertSession(ctx context.Context, r record, a act, loses func(*Session)) ([]record, error) {
 	if err := p.failure(); err != nil {
 		return nil, err
 	}
-	return p.SessionStore.insertSession(ctx, r, loses)
+	return p.SessionStore.insertSession(ctx, r, a, loses)
 }
 
 func (p *SessionProbe) sessionByToken(ctx context.Context, token tokenHash) (record, error) {
@@ -55,22 +62,22 @@ func (p *SessionProbe) sessionByCredential(ctx context.Context, kind string, h C
 	return p.SessionStore.sessionByCredential(ctx, kind, h)
 }
 
-func (p *SessionProbe) updateSession(ctx context.Context, id string, change func(*Session) error) (record, error) {
+func (p *SessionProbe) updateSession(ctx context.Context, id string, a act, change func(*Session) error) (record, error) {
 	if err := p.failure(); err != nil {
 		return record{}, err
 	}
-	r, err := p.SessionStore.updateSession(ctx, id, change)
+	r, err := p.SessionStore.updateSession(ctx, id, a, change)
 	if f := p.Changed.Load(); f != nil {
 		(*f)(err)
 	}
 	return r, err
 }
 
-func (p *SessionProbe) endSessions(ctx context.Context, subject string, end func(*Session)) ([]record, error) {
+func (p *SessionProbe) endSessions(ctx context.Context, subject string, a act, end func(*Session)) ([]record, error) {
 	if err := p.failure(); err != nil {
 		return nil, err
 	}
-	return p.SessionStore.endSessions(ctx, subject, end)
+	return p.SessionStore.endSessions(ctx, subject, a, end)
 }
 
 func (p *SessionProbe) seeSessions(ctx context.Context, seen map[string]time.Time) error {
@@ -84,9 +91,11 @@ func (p *SessionProbe) seeSessions(ctx context.Context, seen map[string]time.Tim
 // memory can be measured alone.
 type Nowhere struct{ SessionStore }
 
-func (Nowhere) insertSession(context.Context, record, func(*Session)) ([]record, error) {
+func (Nowhere) insertSession(context.Context, record, act, func(*Session)) ([]record, error) {
 	return nil, nil
 }
+func (Nowhere) shared() bool                            { return false }
+func (Nowhere) revision(context.Context) (int64, error) { return 0, nil }
 func (Nowhere) sessionByToken(context.Context, tokenHash) (record, error) {
 	return record{}, ErrNoSession
 }
@@ -132,5 +141,5 @@ func (ss *Sessions) Noted() int {
 
 // In opens SQLStore.in.
 func (s *SQLStore) In(ctx context.Context, do func(context.Context, *sql.Tx) error) error {
-	return s.in(ctx, do)
+	return s.in(ctx, func(ctx context.Context, tx *transaction) error { return do(ctx, tx.Tx) })
 }

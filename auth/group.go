@@ -29,7 +29,7 @@ type group struct {
 
 // change is one caller's part of a commit.
 type change struct {
-	do   func(context.Context, *sql.Tx) error
+	do   func(context.Context, *transaction) error
 	done chan error    // takes the outcome
 	lead chan struct{} // takes the lead
 }
@@ -37,7 +37,7 @@ type change struct {
 // in runs do in a transaction, which it may share with others: what do did is
 // undone if it fails, and only that. The context ends neither the wait nor the
 // change, since SQLite drops a whole transaction when one statement is interrupted.
-func (s *SQLStore) in(ctx context.Context, do func(context.Context, *sql.Tx) error) error {
+func (s *SQLStore) in(ctx context.Context, do func(context.Context, *transaction) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -91,28 +91,83 @@ func (s *SQLStore) commit(changes []*change) {
 func (s *SQLStore) transact(changes []*change, outcomes []error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), groupTimeout)
 	defer cancel()
-	tx, err := s.db.BeginTx(ctx, nil)
+	tx, err := s.writes.begin(ctx)
 	if err != nil {
 		return err
 	}
 	defer tx.Rollback()
+	if len(changes) == 1 {
+		if outcomes[0] = changes[0].apply(ctx, tx); outcomes[0] != nil {
+			return nil
+		}
+		return s.end(ctx, tx)
+	}
+	// Statements without arguments may go together, in one round trip.
+	if _, err := tx.Tx.ExecContext(ctx, `SAVEPOINT change`); err != nil {
+		return err
+	}
 	for i, c := range changes {
-		if _, err := tx.ExecContext(ctx, `SAVEPOINT change`); err != nil {
-			return err
-		}
-		end := `RELEASE SAVEPOINT change`
+		next := `RELEASE SAVEPOINT change; SAVEPOINT change`
 		if outcomes[i] = c.apply(ctx, tx); outcomes[i] != nil {
-			end = `ROLLBACK TO SAVEPOINT change`
+			next = `ROLLBACK TO SAVEPOINT change`
 		}
-		if _, err := tx.ExecContext(ctx, end); err != nil {
+		if _, err := tx.Tx.ExecContext(ctx, next); err != nil {
 			return err
 		}
 	}
-	return tx.Commit()
+	return s.end(ctx, tx)
+}
+
+// ErrUncertain means that the connection to the database broke at the wrong
+// moment: the change may have been made, and whoever needs to know has to look. Any
+// other error means that nothing was changed.
+var ErrUncertain = errors.New("the database did not say whether it made the change")
+
+// end commits.
+func (s *SQLStore) end(ctx context.Context, tx *transaction) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	err := tx.Commit()
+	if err == nil || refused(err) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrUncertain, err)
+}
+
+// refused reports whether err, of a commit, says that it did not happen. What is
+// not known to say so may have.
+func refused(err error) bool {
+	var (
+		unsent interface{ SafeToRetry() bool } // pgconn's
+		state  interface{ SQLState() string }  // pgconn's
+		code   interface{ Code() int }         // SQLite's
+	)
+	switch {
+	case errors.Is(err, sql.ErrTxDone): // rolled back already
+		return true
+	case errors.As(err, &unsent) && unsent.SafeToRetry():
+		return true
+	case errors.As(err, &state):
+		switch class := state.SQLState(); {
+		case class == "40003": // statement completion unknown
+			return false
+		case len(class) == 5:
+			// Integrity, state of the transaction, rolled back: nothing that can
+			// come after the commit was written.
+			return class[:2] == "23" || class[:2] == "25" || class[:2] == "40"
+		}
+	case errors.As(err, &code):
+		switch code.Code() & 0xff {
+		case 5, 6, 8, 13, 19: // busy, locked, read-only, full, constraint
+			return true
+		}
+	}
+	return false
 }
 
 // apply runs the change. A panic in it must not leave the others waiting for ever.
-func (c *change) apply(ctx context.Context, tx *sql.Tx) (err error) {
+func (c *change) apply(ctx context.Context, tx *transaction) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("changing the database: panic: %v", p)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -20,6 +21,10 @@ type MemoryStore struct {
 	people   map[string]Person
 	names    map[[16]byte]typedName
 	devices  map[deviceID]device
+	acts     map[string]time.Time
+	latest   int64              // the revision
+	changes  map[string]changed // of sessions, by id
+	learned  map[string]int64   // the revision of each person
 }
 
 // NewMemoryStore returns an empty store.
@@ -31,6 +36,9 @@ func NewMemoryStore() *MemoryStore {
 		people:   make(map[string]Person),
 		names:    make(map[[16]byte]typedName),
 		devices:  make(map[deviceID]device),
+		acts:     make(map[string]time.Time),
+		changes:  make(map[string]changed),
+		learned:  make(map[string]int64),
 	}
 }
 
@@ -45,9 +53,112 @@ func (r record) clone() record {
 	return r
 }
 
-func (m *MemoryStore) insertSession(_ context.Context, r record, loses func(*Session)) ([]record, error) {
+// shared implements [SessionStore]: nobody else has this memory.
+func (m *MemoryStore) shared() bool { return false }
+
+func (m *MemoryStore) revision(context.Context) (int64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	return m.latest, nil
+}
+
+// wroteLocked notes what a change wrote, all with one revision.
+func (m *MemoryStore) wroteLocked(rs ...record) {
+	m.latest++
+	for _, r := range rs {
+		c := changed{id: r.ID, version: r.version, revision: m.latest, ended: m.changes[r.ID].ended}
+		if c.ended == 0 && !r.Ended.IsZero() {
+			c.ended = m.latest
+		}
+		m.changes[r.ID] = c
+	}
+}
+
+func (m *MemoryStore) changedSessions(_ context.Context, revision int64, id string, limit int) ([]changed, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	order := func(a, b changed) int {
+		return cmp.Or(cmp.Compare(a.revision, b.revision), cmp.Compare(a.id, b.id))
+	}
+	var all []changed
+	for _, c := range m.changes {
+		if c.version > 1 && order(c, changed{revision: revision, id: id}) > 0 {
+			all = append(all, c)
+		}
+	}
+	slices.SortFunc(all, order)
+	return all[:min(limit, len(all))], nil
+}
+
+func (m *MemoryStore) sessionsByID(_ context.Context, ids []string) ([]record, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var all []record
+	for _, id := range ids {
+		if r, err := m.sessionLocked(id); err == nil {
+			all = append(all, r)
+		}
+	}
+	return all, nil
+}
+
+func (m *MemoryStore) changedPeople(_ context.Context, revision int64, limit int) ([]string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var all []string
+	for subject, at := range m.learned {
+		if at > revision && len(all) < limit {
+			all = append(all, subject)
+		}
+	}
+	return all, nil
+}
+
+// announcedLocked is ErrActed if the act happened before.
+func (m *MemoryStore) announcedLocked(a act) error {
+	if _, done := m.acts[a.entry]; done {
+		return ErrActed
+	}
+	return nil
+}
+
+func (m *MemoryStore) actedLocked(a act) {
+	if a.entry != "" {
+		m.acts[a.entry] = a.at
+	}
+}
+
+func (m *MemoryStore) actsAmong(_ context.Context, entries []string) (map[string]bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	found := make(map[string]bool)
+	for _, e := range entries {
+		if _, done := m.acts[e]; done {
+			found[e] = true
+		}
+	}
+	return found, nil
+}
+
+func (m *MemoryStore) forgetActs(_ context.Context, node string, then time.Time, limit int) (int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := 0
+	for e, at := range m.acts {
+		if n < limit && strings.HasPrefix(e, node+"/") && at.Before(then) {
+			delete(m.acts, e)
+			n++
+		}
+	}
+	return n, nil
+}
+
+func (m *MemoryStore) insertSession(_ context.Context, r record, a act, loses func(*Session)) ([]record, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.announcedLocked(a); err != nil {
+		return nil, err
+	}
 	if _, taken := m.sessions[r.ID]; taken {
 		return nil, fmt.Errorf("session %s exists", r.ID)
 	}
@@ -79,6 +190,8 @@ func (m *MemoryStore) insertSession(_ context.Context, r record, loses func(*Ses
 	for _, c := range r.Credentials {
 		m.holders[c.Hash] = r.ID
 	}
+	m.wroteLocked(append(slices.Clone(changed), r)...)
+	m.actedLocked(a)
 	return changed, nil
 }
 
@@ -112,9 +225,12 @@ func (m *MemoryStore) sessionLocked(id string) (record, error) {
 	return r.clone(), nil
 }
 
-func (m *MemoryStore) updateSession(_ context.Context, id string, change func(*Session) error) (record, error) {
+func (m *MemoryStore) updateSession(_ context.Context, id string, a act, change func(*Session) error) (record, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if err := m.announcedLocked(a); err != nil {
+		return record{}, err
+	}
 	old, err := m.sessionLocked(id)
 	if err != nil {
 		return record{}, err
@@ -134,7 +250,10 @@ func (m *MemoryStore) updateSession(_ context.Context, id string, change func(*S
 	for _, c := range next.Credentials {
 		m.holders[c.Hash] = id
 	}
-	return m.replaceLocked(next, old.Seen), nil
+	next = m.replaceLocked(next, old.Seen)
+	m.wroteLocked(next)
+	m.actedLocked(a)
+	return next, nil
 }
 
 // errTaken tells that a credential is another session's.
@@ -166,9 +285,13 @@ func (m *MemoryStore) liveLocked(match func(*Session) bool) []record {
 	return all
 }
 
-func (m *MemoryStore) endSessions(_ context.Context, subject string, end func(*Session)) ([]record, error) {
+func (m *MemoryStore) endSessions(_ context.Context, subject string, a act, end func(*Session)) ([]record, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if err := m.announcedLocked(a); err != nil {
+		return nil, err
+	}
+	m.actedLocked(a)
 	all := m.liveLocked(func(s *Session) bool { return s.Subject == subject })
 	return m.endLocked(all, end), nil
 }
@@ -178,6 +301,7 @@ func (m *MemoryStore) endLocked(all []record, end func(*Session)) []record {
 		end(&all[i].Session)
 		all[i] = m.replaceLocked(all[i], all[i].Seen)
 	}
+	m.wroteLocked(all...)
 	return all
 }
 
@@ -221,6 +345,7 @@ func (m *MemoryStore) forgetSessions(_ context.Context, then time.Time, limit in
 			continue
 		}
 		delete(m.sessions, id)
+		delete(m.changes, id)
 		delete(m.tokens, r.token)
 		for _, c := range r.Credentials {
 			delete(m.holders, c.Hash)
@@ -230,15 +355,27 @@ func (m *MemoryStore) forgetSessions(_ context.Context, then time.Time, limit in
 	return n, nil
 }
 
-func (m *MemoryStore) learn(_ context.Context, subject string, typed [16]byte, now time.Time, merge func(*Person)) (Person, error) {
+func (m *MemoryStore) learn(_ context.Context, subject string, typed [16]byte, old [][16]byte, now time.Time, merge func(*Person)) (Person, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	p := m.people[subject].clone()
 	p.Subject = subject
 	merge(&p)
 	m.people[subject] = p.clone()
-	if typed != [16]byte{} && m.names[typed].subject != subject {
-		m.names[typed] = typedName{subject, now}
+	m.wroteLocked()
+	m.learned[subject] = m.latest
+	if typed == [16]byte{} {
+		return p, nil
+	}
+	since := now
+	for _, digest := range old {
+		if n := m.names[digest]; n.subject == subject && n.since.Before(since) {
+			since = n.since
+		}
+		delete(m.names, digest)
+	}
+	if m.names[typed].subject != subject {
+		m.names[typed] = typedName{subject, since}
 	}
 	return p, nil
 }
@@ -250,11 +387,16 @@ func (m *MemoryStore) person(_ context.Context, subject string) (Person, bool, e
 	return p.clone(), ok, nil
 }
 
-func (m *MemoryStore) typed(_ context.Context, digest [16]byte) (string, time.Time, error) {
+func (m *MemoryStore) typed(_ context.Context, digests [][16]byte) (typedName, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	n := m.names[digest]
-	return n.subject, n.since, nil
+	var found typedName
+	for _, digest := range slices.Backward(digests) {
+		if n, ok := m.names[digest]; ok {
+			found = n
+		}
+	}
+	return found, nil
 }
 
 func (m *MemoryStore) oldest(context.Context) (first time.Time, _ error) {

@@ -56,6 +56,27 @@ func (r *recent[K, V]) drop(k K) {
 	delete(r.old, k)
 }
 
+// first keeps v unless there is something under k, and reports whether it did.
+func (r *recent[K, V]) first(k K, v V) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, new := r.new[k]
+	_, old := r.old[k]
+	if new || old {
+		return false
+	}
+	r.putLocked(k, v)
+	return true
+}
+
+// clear is a change of everything.
+func (r *recent[K, V]) clear() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.epoch++
+	r.new, r.old = make(map[K]V), nil
+}
+
 func (r *recent[K, V]) putLocked(k K, v V) {
 	if len(r.new) >= r.max {
 		r.old, r.new = r.new, make(map[K]V)

@@ -123,20 +123,24 @@ const (
 	absentMax  = 1 << 16          // of them are remembered, 24 bytes each
 	listMax    = 1000             // sessions OfSubject returns
 	sweepBatch = 500              // sessions a transaction of Sweep writes
+	lateUse    = 30 * time.Second // other nodes have swept, and so stored the use of sessions, in this time
 )
 
 // SessionStore keeps sessions. [SQLStore] and [MemoryStore] are the two there are.
 //
 // A method that changes something has made it durable when it returns without
-// error, and has changed nothing when it returns one, unless the error is of the
-// storage itself, in which case it may have. All are safe for concurrent use;
-// changes do not overlap. Functions that are passed in see a private copy, may be
-// called again, and must not call the store.
+// error, and has changed nothing when it returns one, unless the error is
+// [ErrUncertain]: then it may have. All are safe for concurrent use; changes do not
+// overlap, also those of several stores on one database. Functions that are passed
+// in see a private copy, may be called again, and must not call the store.
+//
+// A change that is passed an act with an entry stores the entry with it, and is
+// refused with [ErrActed] if there is one already.
 type SessionStore interface {
 	// insertSession stores r. Each of its credentials is taken from the session
 	// that has it; that session is passed to loses, which may end it, and is stored
 	// and returned. An id or token that is taken is an error.
-	insertSession(ctx context.Context, r record, loses func(*Session)) (changed []record, err error)
+	insertSession(ctx context.Context, r record, a act, loses func(*Session)) (changed []record, err error)
 
 	// These return ErrNoSession when there is none; sessions that ended are found.
 	sessionByToken(ctx context.Context, token tokenHash) (record, error)
@@ -146,11 +150,11 @@ type SessionStore interface {
 	// updateSession passes the session to change and stores the result, its next
 	// version, unless change returns an error. Only credentials, end and Seen may
 	// change, and Seen never moves back. A credential that another session has, even an ended one, is an error.
-	updateSession(ctx context.Context, id string, change func(*Session) error) (record, error)
+	updateSession(ctx context.Context, id string, a act, change func(*Session) error) (record, error)
 
 	// endSessions passes each session of the subject that has not ended to end and
 	// stores the results.
-	endSessions(ctx context.Context, subject string, end func(*Session)) ([]record, error)
+	endSessions(ctx context.Context, subject string, a act, end func(*Session)) ([]record, error)
 
 	// expireSessions does the same with up to limit sessions whose Expires is at or
 	// before now, and browser sessions last seen at or before idle.
@@ -165,6 +169,21 @@ type SessionStore interface {
 
 	// forgetSessions deletes up to limit browser sessions that ended before then.
 	forgetSessions(ctx context.Context, then time.Time, limit int) (int, error)
+
+	// shared reports whether other processes may change what is stored.
+	shared() bool
+	// revision is the number of the latest change. What earlier ones wrote is visible.
+	revision(ctx context.Context) (int64, error)
+	// changedSessions is up to limit sessions whose latest version, their first one
+	// excepted, was written after (revision, id), in the order of both.
+	changedSessions(ctx context.Context, revision int64, id string, limit int) ([]changed, error)
+	// sessionsByID is those of the sessions that there are, in any order.
+	sessionsByID(ctx context.Context, ids []string) ([]record, error)
+
+	// actsAmong is those of the entries that a change carried.
+	actsAmong(ctx context.Context, entries []string) (map[string]bool, error)
+	// forgetActs deletes up to limit entries of a node whose changes were before then.
+	forgetActs(ctx context.Context, node string, then time.Time, limit int) (int, error)
 }
 
 // record is a session as it is stored.
@@ -190,6 +209,12 @@ type Sessions struct {
 
 	sweeping sync.Mutex // held by Sweep, so that there is one
 
+	shared      bool                        // other processes change the store
+	told        *recent[cacheKey, struct{}] // ends that OnEnd knows; bounded by toldMax
+	reconciling sync.Mutex                  // guards what follows
+	since       int64                       // changes before this revision are taken over completely
+	taken       position                    // what a Reconcile that failed has taken over beyond
+
 	onEndMu sync.RWMutex
 	onEnd   []func(Session)
 }
@@ -203,18 +228,22 @@ func OpenSessions(ctx context.Context, store SessionStore, cfg SessionsConfig, _
 	if err != nil {
 		return nil, err
 	}
-	if _, err := store.sessionByID(ctx, "-"); err != nil && !errors.Is(err, ErrNoSession) {
+	// Whatever is read into memory later is at least of this revision.
+	revision, err := store.revision(ctx)
+	if err != nil {
 		return nil, fmt.Errorf("opening sessions: %w", err)
 	}
 	return &Sessions{
 		store: store, cfg: cfg, cache: newSessionCache(cfg.CacheSize), absent: newRecent[cacheKey, time.Time](absentMax),
-		seen: make(map[string]time.Time),
+		seen: make(map[string]time.Time), shared: store.shared(), told: newRecent[cacheKey, struct{}](toldMax),
+		since: revision + 1, taken: position{revision: revision + 1},
 	}, nil
 }
 
-// OnEnd registers f to be called once for each session that ends by an act of
-// this process: after the end is durable and visible, before the method that ended
-// it returns, in its goroutine. f must not call back into Sessions.
+// OnEnd registers f to be called once for each session that ends, here or, as
+// [Sessions.Reconcile] finds, elsewhere: after the end is durable and visible,
+// before the method that ended or found it returns, in its goroutine. f must not
+// call back into Sessions.
 func (ss *Sessions) OnEnd(f func(Session)) {
 	ss.onEndMu.Lock()
 	defer ss.onEndMu.Unlock()
@@ -226,6 +255,9 @@ func (ss *Sessions) tell(ended []record) {
 	fs := ss.onEnd
 	ss.onEndMu.RUnlock()
 	for _, r := range ended {
+		if !ss.told.first(keyOfID(r.ID), struct{}{}) {
+			continue // by the Reconcile that was under way
+		}
 		for _, f := range fs {
 			f(r.Session)
 		}
@@ -255,6 +287,12 @@ func (ss *Sessions) over(s *Session, now time.Time) error {
 // device, so that a second login in a browser replaces the first, or if it has no
 // credential left.
 func (ss *Sessions) Begin(ctx context.Context, s Session, credentials []Credential, now time.Time) (Session, string, error) {
+	return ss.BeginAct(ctx, s, credentials, "", now)
+}
+
+// BeginAct is Begin of a login that the record announced by the entry, which is as
+// in [Act].
+func (ss *Sessions) BeginAct(ctx context.Context, s Session, credentials []Credential, entry string, now time.Time) (Session, string, error) {
 	fail := func(err error) (Session, string, error) {
 		return Session{}, "", fmt.Errorf("beginning a session: %w", err)
 	}
@@ -264,6 +302,12 @@ func (ss *Sessions) Begin(ctx context.Context, s Session, credentials []Credenti
 		return fail(errors.New("no subject: a session needs to know whose it is"))
 	case s.Kind != BrowserSession && s.Kind != TokenSession:
 		return fail(fmt.Errorf("unknown kind %q: want %q or %q", s.Kind, BrowserSession, TokenSession))
+	case !storable(s.ID) || !storable(s.Subject) || !storable(s.Organization) || !storable(s.Device) || !storable(s.Source):
+		return fail(errors.New("a part of the session is not a text: want UTF-8 without NUL"))
+	}
+	a, err := Act{Entry: entry}.at(now)
+	if err != nil {
+		return fail(err)
 	}
 	if s.ID == "" {
 		s.ID = rand.Text()
@@ -290,12 +334,18 @@ func (ss *Sessions) Begin(ctx context.Context, s Session, credentials []Credenti
 	token := newToken()
 	r := record{Session: s, token: hashToken(token), version: 1}
 	lost, ends := ss.cache.lost.Load(), make(map[string]bool)
-	changed, err := ss.store.insertSession(ctx, r, func(old *Session) {
+	changed, err := ss.store.insertSession(ctx, r, a, func(old *Session) {
 		ends[old.ID] = old.Ended.IsZero() && (old.Device != "" && old.Device == s.Device || len(old.Credentials) == 0)
 		if ends[old.ID] {
 			old.Ended, old.EndedBy = now, endedByLogin
 		}
 	})
+	if errors.Is(err, ErrUncertain) {
+		ss.cache.dropWhere(func(old *Session) bool {
+			return slices.ContainsFunc(s.Credentials, func(c Credential) bool { return old.find(c.Kind, c.Hash) >= 0 })
+		})
+		ss.absent.clear()
+	}
 	if err != nil {
 		return fail(err)
 	}
@@ -326,13 +376,18 @@ func (ss *Sessions) ByToken(ctx context.Context, token string, now time.Time) (*
 	}
 	s := c.session.Load()
 	if err := ss.over(s, now); err != nil {
+		if ss.shared && s.Ended.IsZero() && (s.Expires.IsZero() || now.Before(s.Expires)) {
+			return ss.loadByToken(ctx, key, h, now) // idle here, but perhaps not elsewhere
+		}
 		return nil, err
 	}
 	return s, nil
 }
 
 func (ss *Sessions) loadByToken(ctx context.Context, key cacheKey, h tokenHash, now time.Time) (*Session, error) {
-	s, err := ss.load(key, now, func() (record, error) { return ss.store.sessionByToken(ctx, h) })
+	// Nobody can have asked for a token before it was made, so what is remembered
+	// as unknown stays so, whatever other nodes do.
+	s, err := ss.load(key, now, true, func() (record, error) { return ss.store.sessionByToken(ctx, h) })
 	if err == nil {
 		err = ss.over(s, now)
 	}
@@ -345,37 +400,63 @@ func (ss *Sessions) loadByToken(ctx context.Context, key cacheKey, h tokenHash, 
 // ByCredential is the live session that holds a credential: the current one or
 // one replaced less than PreviousFor ago. It returns ErrNoSession if no session
 // ever had it, and ErrSessionEnded or ErrExpired if its time is over.
+//
+// Where other nodes change the store too, only what they ended or replaced since
+// the last Reconcile may still be found good; what is refused was looked up.
 func (ss *Sessions) ByCredential(ctx context.Context, kind string, h CredentialHash, now time.Time) (*Session, error) {
 	key := keyOf(h[:])
 	s := ss.cache.holder(key, kind, h)
-	if s == nil {
-		var err error
-		if s, err = ss.loadByCredential(ctx, key, kind, h, now); err != nil {
+	if s != nil {
+		err := ss.unusable(s, kind, h, now)
+		if err == nil {
+			return s, nil
+		}
+		if !ss.shared {
 			return nil, err
 		}
 	}
+	return ss.loadByCredential(ctx, key, kind, h, now)
+}
+
+// unusable is why the credential of s may not be used at now; nil if it may.
+func (ss *Sessions) unusable(s *Session, kind string, h CredentialHash, now time.Time) error {
 	if err := ss.over(s, now); err != nil {
-		return nil, err
+		return err
 	}
 	if !s.Holds(kind, h, now) {
-		return nil, ErrSessionEnded
+		return ErrSessionEnded
+	}
+	return nil
+}
+
+func (ss *Sessions) loadByCredential(ctx context.Context, key cacheKey, kind string, h CredentialHash, now time.Time) (*Session, error) {
+	// A credential that is nobody's becomes somebody's by a login on another node
+	// while we would still remember it as nobody's, and whoever shows it then would
+	// pass for a visitor.
+	s, err := ss.load(key, now, !ss.shared, func() (record, error) { return ss.store.sessionByCredential(ctx, kind, h) })
+	if err == nil {
+		err = ss.unusable(s, kind, h, now)
+	}
+	if err != nil {
+		return nil, err
 	}
 	return s, nil
 }
 
-func (ss *Sessions) loadByCredential(ctx context.Context, key cacheKey, kind string, h CredentialHash, now time.Time) (*Session, error) {
-	return ss.load(key, now, func() (record, error) { return ss.store.sessionByCredential(ctx, kind, h) })
-}
-
-// load asks the store for what is not in memory, and keeps the answer.
-func (ss *Sessions) load(key cacheKey, now time.Time, ask func() (record, error)) (*Session, error) {
-	if until, ok := ss.absent.get(key); ok && now.Before(until) {
-		return nil, ErrNoSession
+// load asks the store for what is not in memory, and keeps the answer; that there
+// is none only if remember says so.
+func (ss *Sessions) load(key cacheKey, now time.Time, remember bool, ask func() (record, error)) (*Session, error) {
+	if remember {
+		if until, ok := ss.absent.get(key); ok && now.Before(until) {
+			return nil, ErrNoSession
+		}
 	}
 	absentEpoch, changes := ss.absent.now(), ss.cache.changes.Load()
 	r, err := ask()
 	if errors.Is(err, ErrNoSession) {
-		ss.absent.putAt(absentEpoch, key, now.Add(absentFor))
+		if remember {
+			ss.absent.putAt(absentEpoch, key, now.Add(absentFor))
+		}
 		return nil, ErrNoSession
 	}
 	if err != nil {
@@ -391,6 +472,11 @@ func (ss *Sessions) load(key cacheKey, now time.Time, ask func() (record, error)
 // applied makes committed changes visible. lost is what the cache had lost before
 // they were made.
 func (ss *Sessions) applied(rs []record, lost uint64) {
+	for i := range rs {
+		if seen := ss.unstored(rs[i].ID); seen.After(rs[i].Seen) {
+			rs[i].Seen = seen
+		}
+	}
 	ss.cache.apply(rs, lost)
 	for i := range rs {
 		ss.absent.drop(keyOf(rs[i].token[:]))
@@ -418,8 +504,11 @@ func (ss *Sessions) AddCredential(ctx context.Context, id string, c Credential, 
 		c.Since = now
 	}
 	c.Since, c.RetiredAt = stored(c.Since), time.Time{}
+	if !storable(id) {
+		return fmt.Errorf("adding a credential to a session: %w", ErrNoSession)
+	}
 	lost := ss.cache.lost.Load()
-	r, err := ss.store.updateSession(ctx, id, func(s *Session) error {
+	r, err := ss.store.updateSession(ctx, id, act{}, func(s *Session) error {
 		if seen := ss.unstored(id); seen.After(s.Seen) {
 			s.Seen = seen
 		}
@@ -431,6 +520,7 @@ func (ss *Sessions) AddCredential(ctx context.Context, id string, c Credential, 
 		}
 		return ss.chain(s, c, now)
 	})
+	ss.mistaken(id, err)
 	if errors.Is(err, errUnchanged) {
 		return nil
 	}
@@ -439,6 +529,17 @@ func (ss *Sessions) AddCredential(ctx context.Context, id string, c Credential, 
 	}
 	ss.applied([]record{r}, lost)
 	return nil
+}
+
+// mistaken forgets what is in memory of a session if the outcome of a change says
+// that the store may know better.
+func (ss *Sessions) mistaken(id string, err error) {
+	for _, e := range []error{ErrUncertain, ErrSessionEnded, ErrNoSession, errUnchanged} {
+		if errors.Is(err, e) {
+			ss.cache.drop(id)
+			return
+		}
+	}
 }
 
 // errUnchanged means that there is nothing to store.
@@ -491,6 +592,9 @@ func (ss *Sessions) Touch(id string, now time.Time) {
 			}
 		}
 	}
+	if !storable(id) {
+		return
+	}
 	ss.seenMu.Lock()
 	defer ss.seenMu.Unlock()
 	if old, ok := ss.seen[id]; ok && now.Sub(old) < seenEvery || !ok && len(ss.seen) >= ss.cfg.CacheSize+absentMax {
@@ -509,20 +613,28 @@ func (ss *Sessions) unstored(id string) time.Time {
 	return ss.flushing[id]
 }
 
-// End ends a session and returns it. by says who did, for people. It returns
-// ErrNoSession or, with the session, ErrSessionEnded.
-func (ss *Sessions) End(ctx context.Context, id, by string, now time.Time) (Session, error) {
+// End ends a session and returns it. It returns ErrNoSession or, with the session,
+// ErrSessionEnded; then the act did not happen.
+func (ss *Sessions) End(ctx context.Context, id string, by Act, now time.Time) (Session, error) {
 	now = stored(now)
+	a, err := by.at(now)
+	if err != nil {
+		return Session{}, fmt.Errorf("ending session %s: %w", id, err)
+	}
+	if !storable(id) {
+		return Session{}, fmt.Errorf("ending a session: %w", ErrNoSession)
+	}
 	var already Session
 	lost := ss.cache.lost.Load()
-	r, err := ss.store.updateSession(ctx, id, func(s *Session) error {
+	r, err := ss.store.updateSession(ctx, id, a, func(s *Session) error {
 		if !s.Ended.IsZero() {
 			already = *s
 			return ErrSessionEnded
 		}
-		s.Ended, s.EndedBy = now, by
+		s.Ended, s.EndedBy = now, by.By
 		return nil
 	})
+	ss.mistaken(id, err)
 	if err != nil {
 		return already, fmt.Errorf("ending session %s: %w", id, err)
 	}
@@ -531,11 +643,22 @@ func (ss *Sessions) End(ctx context.Context, id, by string, now time.Time) (Sess
 	return r.Session, nil
 }
 
-// EndAll ends every session of an account and returns them.
-func (ss *Sessions) EndAll(ctx context.Context, subject, by string, now time.Time) ([]Session, error) {
+// EndAll ends every session of an account and returns them. That there was none is
+// no error, and the act happened.
+func (ss *Sessions) EndAll(ctx context.Context, subject string, by Act, now time.Time) ([]Session, error) {
 	now = stored(now)
+	a, err := by.at(now)
+	if err == nil && !storable(subject) {
+		err = errors.New("the account is not a text")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("ending the sessions of an account: %w", err)
+	}
 	lost := ss.cache.lost.Load()
-	rs, err := ss.store.endSessions(ctx, subject, func(s *Session) { s.Ended, s.EndedBy = now, by })
+	rs, err := ss.store.endSessions(ctx, subject, a, func(s *Session) { s.Ended, s.EndedBy = now, by.By })
+	if errors.Is(err, ErrUncertain) {
+		ss.cache.dropWhere(func(s *Session) bool { return s.Subject == subject })
+	}
 	if err != nil {
 		return nil, fmt.Errorf("ending the sessions of an account: %w", err)
 	}
@@ -546,6 +669,9 @@ func (ss *Sessions) EndAll(ctx context.Context, subject, by string, now time.Tim
 
 // OfSubject is the live sessions of an account, the newest first, at most 1,000.
 func (ss *Sessions) OfSubject(ctx context.Context, subject string, now time.Time) ([]Session, error) {
+	if !storable(subject) {
+		return nil, nil
+	}
 	rs, err := ss.store.sessionsOf(ctx, subject, listMax)
 	if err != nil {
 		return nil, fmt.Errorf("listing the sessions of an account: %w", err)
@@ -574,7 +700,8 @@ func sessionsIn(rs []record) []Session {
 // forgets browser sessions that ended more than TombstoneFor ago. What it returns
 // is how many it ended. Nothing waits for it: a session stops on time without.
 // Token sessions are never forgotten, because their credential may never expire;
-// there are as many as the backend minted tokens.
+// there are as many as the backend minted tokens. Several nodes sweep every 10 s or
+// so; a session that is idle ends 30 s late there, and is of no use before.
 func (ss *Sessions) Sweep(ctx context.Context, now time.Time) (int, error) {
 	ss.sweeping.Lock()
 	defer ss.sweeping.Unlock()
@@ -582,10 +709,14 @@ func (ss *Sessions) Sweep(ctx context.Context, now time.Time) (int, error) {
 	if err := ss.flush(ctx); err != nil {
 		return 0, fmt.Errorf("storing when sessions were used: %w", err)
 	}
+	idle := now.Add(-ss.cfg.Idle)
+	if ss.shared {
+		idle = idle.Add(-lateUse) // what other nodes noted may not be stored yet
+	}
 	ended := 0
 	for {
 		lost := ss.cache.lost.Load()
-		rs, err := ss.store.expireSessions(ctx, now, now.Add(-ss.cfg.Idle), sweepBatch, func(s *Session) {
+		rs, err := ss.store.expireSessions(ctx, now, idle, sweepBatch, func(s *Session) {
 			s.Ended, s.EndedBy = now, endedByExpiry
 		})
 		if err != nil {

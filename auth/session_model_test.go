@@ -213,7 +213,7 @@ func runSessionsModel(t *rapid.T, b backing) {
 		},
 		"end": func(t *rapid.T) {
 			m := pick(t)
-			_, err := ss.End(ctx, m.session.ID, "user", now)
+			_, err := ss.End(ctx, m.session.ID, auth.Act{By: "user"}, now)
 			var want error
 			switch {
 			case m.gone:
@@ -229,7 +229,7 @@ func runSessionsModel(t *rapid.T, b backing) {
 		},
 		"end all": func(t *rapid.T) {
 			subject := rapid.SampledFrom([]string{"acc-1", "acc-2"}).Draw(t, "subject")
-			got, err := ss.EndAll(ctx, subject, "operator", now)
+			got, err := ss.EndAll(ctx, subject, auth.Act{By: "operator"}, now)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -338,7 +338,7 @@ func TestSessionsAtOnce(t *testing.T) {
 						if i%2 == 0 {
 							continue
 						}
-						if _, err := s.End(ctx, session.ID, "user", now); err != nil {
+						if _, err := s.End(ctx, session.ID, auth.Act{By: "user"}, now); err != nil {
 							return err
 						}
 						if _, err := s.ByToken(ctx, token, now); !errors.Is(err, auth.ErrSessionEnded) {

@@ -423,7 +423,7 @@ func TestAddCredentialRefuses(t *testing.T) {
 		mine, _ := s.begin("acc-1", "", start, "mine")
 		other, _ := s.begin("acc-2", "", start, "other's")
 		over, _ := s.begin("acc-3", "", start, "over's")
-		if _, err := s.End(s.t.Context(), over.ID, "user", start); err != nil {
+		if _, err := s.End(s.t.Context(), over.ID, auth.Act{By: "user"}, start); err != nil {
 			s.t.Fatal(err)
 		}
 		for _, test := range []struct {
@@ -517,10 +517,10 @@ func TestEndsAreToldOnce(t *testing.T) {
 		if len(s.told) != 1 || s.told[0].ID != first.ID {
 			s.t.Errorf("told of %d ends, want one", len(s.told))
 		}
-		if _, err := s.End(s.t.Context(), first.ID, "user", start); !errors.Is(err, auth.ErrSessionEnded) {
+		if _, err := s.End(s.t.Context(), first.ID, auth.Act{By: "user"}, start); !errors.Is(err, auth.ErrSessionEnded) {
 			s.t.Errorf("ending it again: got %v, want %v", err, auth.ErrSessionEnded)
 		}
-		if _, err := s.EndAll(s.t.Context(), "acc-1", "operator", start); err != nil {
+		if _, err := s.EndAll(s.t.Context(), "acc-1", auth.Act{By: "operator"}, start); err != nil {
 			s.t.Fatal(err)
 		}
 		if len(s.told) != 3 {
@@ -534,18 +534,18 @@ func TestEnd(t *testing.T) {
 		ctx := s.t.Context()
 		session, token := s.begin("acc-1", "", start, "a")
 		now := start.Add(time.Hour)
-		ended, err := s.End(ctx, session.ID, "operator jiro", now)
+		ended, err := s.End(ctx, session.ID, auth.Act{By: "operator jiro"}, now)
 		if err != nil || !ended.Ended.Equal(now) || ended.EndedBy != "operator jiro" {
 			s.t.Fatalf("got %+v, %v", ended, err)
 		}
-		again, err := s.End(ctx, session.ID, "somebody else", now.Add(time.Hour))
+		again, err := s.End(ctx, session.ID, auth.Act{By: "somebody else"}, now.Add(time.Hour))
 		if !errors.Is(err, auth.ErrSessionEnded) {
 			s.t.Errorf("again: got %v, want %v", err, auth.ErrSessionEnded)
 		}
 		if diff := cmp.Diff(ended, again); diff != "" {
 			s.t.Errorf("ending again changed it (-want +got):\n%s", diff)
 		}
-		if _, err := s.End(ctx, "nobody's", "user", now); !errors.Is(err, auth.ErrNoSession) {
+		if _, err := s.End(ctx, "nobody's", auth.Act{By: "user"}, now); !errors.Is(err, auth.ErrNoSession) {
 			s.t.Errorf("unknown id: got %v, want %v", err, auth.ErrNoSession)
 		}
 		s.Touch(session.ID, now.Add(day))
@@ -572,7 +572,7 @@ func TestEndAll(t *testing.T) {
 		other, otherToken := s.begin("acc-2", "", start, "b")
 		now := start.Add(time.Hour)
 		s.wantLive("acc-1", now, ids...) // the newest first
-		ended, err := s.EndAll(ctx, "acc-1", "password changed", now)
+		ended, err := s.EndAll(ctx, "acc-1", auth.Act{By: "password changed"}, now)
 		if err != nil || len(ended) != 5 || len(s.told) != 5 {
 			s.t.Fatalf("got %d ended, %d told, %v, want 5", len(ended), len(s.told), err)
 		}
@@ -584,7 +584,7 @@ func TestEndAll(t *testing.T) {
 			s.reopen()
 		}
 		for _, subject := range []string{"acc-1", "nobody"} {
-			if again, err := s.EndAll(ctx, subject, "again", now); err != nil || len(again) != 0 {
+			if again, err := s.EndAll(ctx, subject, auth.Act{By: "again"}, now); err != nil || len(again) != 0 {
 				s.t.Errorf("%s again: got %d, %v, want none", subject, len(again), err)
 			}
 		}
@@ -600,7 +600,7 @@ func TestTombstones(t *testing.T) {
 			s.t.Fatal(err)
 		}
 		for _, id := range []string{browser.ID, program.ID} {
-			if _, err := s.End(ctx, id, "user", start); err != nil {
+			if _, err := s.End(ctx, id, auth.Act{By: "user"}, start); err != nil {
 				s.t.Fatal(err)
 			}
 		}
@@ -763,10 +763,10 @@ func TestStoreAway(t *testing.T) {
 		if _, token, err := s.Begin(ctx, auth.Session{Kind: auth.BrowserSession, Subject: "acc-1"}, creds("cookie", "a"), start); !errors.Is(err, broken) || token != "" {
 			s.t.Errorf("begin: got token %q, error %v", token, err)
 		}
-		if _, err := s.End(ctx, session.ID, "user", start); !errors.Is(err, broken) {
+		if _, err := s.End(ctx, session.ID, auth.Act{By: "user"}, start); !errors.Is(err, broken) {
 			s.t.Errorf("end: got %v", err)
 		}
-		if _, err := s.EndAll(ctx, "acc-1", "user", start); !errors.Is(err, broken) {
+		if _, err := s.EndAll(ctx, "acc-1", auth.Act{By: "user"}, start); !errors.Is(err, broken) {
 			s.t.Errorf("end all: got %v", err)
 		}
 		if err := s.AddCredential(ctx, session.ID, creds("cookie", "b")[0], start); !errors.Is(err, broken) {
@@ -800,7 +800,7 @@ func TestLateChangeDoesNotUndoEnd(t *testing.T) {
 		added := make(chan error)
 		go func() { added <- s.AddCredential(ctx, session.ID, creds("cookie", "b")[0], start) }()
 		<-committed
-		if _, err := s.End(ctx, session.ID, "user", start); err != nil {
+		if _, err := s.End(ctx, session.ID, auth.Act{By: "user"}, start); err != nil {
 			s.t.Fatal(err)
 		}
 		for i := range 3 { // others take its place in memory
@@ -845,7 +845,7 @@ func TestCancelledContext(t *testing.T) {
 	session, token := s.begin("acc-1", "", start, "a")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := s.End(ctx, session.ID, "user", start); !errors.Is(err, context.Canceled) {
+	if _, err := s.End(ctx, session.ID, auth.Act{By: "user"}, start); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want %v", err, context.Canceled)
 	}
 	s.reopen()

@@ -13,17 +13,24 @@ import (
 	"time"
 )
 
-// Migrations holds the goose migrations of this package: "migrations/sqlite".
+// Migrations holds the goose migrations of this package: "migrations/sqlite" and
+// "migrations/postgres". They need a version table of their own, because other
+// packages number theirs from 1 too.
 //
-//go:embed migrations
+//go:embed migrations/sqlite/*.sql migrations/postgres/*.sql
 var Migrations embed.FS
 
-// SQLStore keeps everything in a database. Each method that changes something is
-// durable when it returns; changes that come at the same time share a commit.
+// SQLStore keeps everything in a database, SQLite or PostgreSQL, which several
+// processes may share on PostgreSQL. Each method that changes something is durable
+// when it returns; changes that come at the same time share a commit. Changes of
+// all processes are serialised by one row, which numbers them. SQLite wants WAL, a
+// busy_timeout and transactions that begin immediate.
+//
+// A commit is given up after 15 s, a look-up after 5 s.
 type SQLStore struct {
-	db       *sql.DB
-	reads    *sql.DB // for what is not part of a change
-	postgres bool    // placeholders are numbered
+	postgres bool
+	writes   *statements
+	reads    *statements // for what is not part of a change
 	group    group
 }
 
@@ -39,37 +46,25 @@ func NewSQLStore(db *sql.DB, dialect string) (*SQLStore, error) {
 	if dialect != "sqlite" && dialect != "postgres" {
 		return nil, fmt.Errorf("unknown SQL dialect %q: want sqlite or postgres", dialect)
 	}
-	return &SQLStore{db: db, reads: db, postgres: dialect == "postgres"}, nil
+	s := &SQLStore{postgres: dialect == "postgres"}
+	s.writes = newStatements(db, s.postgres)
+	s.reads = newStatements(db, s.postgres)
+	return s, nil
 }
 
 // ReadThrough makes s look things up through db, another handle on the same
-// database, so that look-ups need not wait for commits. It sees what is committed.
-// Call it before the first use.
-func (s *SQLStore) ReadThrough(db *sql.DB) { s.reads = db }
+// database, so that look-ups need not wait for commits. It must see whatever is
+// committed at once: a replica that lags does not. Call it before the first use.
+func (s *SQLStore) ReadThrough(db *sql.DB) { s.reads = newStatements(db, s.postgres) }
 
-// q writes the placeholders of a statement that uses ?. No statement of ours has a
-// question mark in a literal.
-func (s *SQLStore) q(query string) string {
-	if !s.postgres {
-		return query
-	}
-	var b strings.Builder
-	n := 0
-	for _, c := range query {
-		if c != '?' {
-			b.WriteRune(c)
-			continue
-		}
-		n++
-		b.WriteString("$" + strconv.Itoa(n))
-	}
-	return b.String()
-}
+// shared reports whether other processes may change what is stored.
+func (s *SQLStore) shared() bool { return s.postgres }
 
-// asker is a database or a transaction.
-type asker interface {
-	QueryContext(context.Context, string, ...any) (*sql.Rows, error)
-	QueryRowContext(context.Context, string, ...any) *sql.Row
+// lookUpTimeout is for a question that is not part of a change.
+const lookUpTimeout = 5 * time.Second
+
+func asking(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, lookUpTimeout)
 }
 
 func toMicro(t time.Time) int64 {
@@ -88,54 +83,43 @@ func fromMicro(n int64) time.Time {
 
 const sessionColumns = `id, token, version, kind, subject, organization, device, aal, created, seen, expires, source, ended, ended_by`
 
-// sessionsWhere reads sessions and their credentials.
-func (s *SQLStore) sessionsWhere(ctx context.Context, db asker, where string, args ...any) ([]record, error) {
-	rows, err := db.QueryContext(ctx, s.q(`SELECT `+sessionColumns+` FROM auth_sessions WHERE `+where), args...)
+// sessionsWhere reads sessions and their credentials, the newest first, in one
+// statement: so what it returns is of one moment.
+func (s *SQLStore) sessionsWhere(ctx context.Context, db handle, where string, args ...any) ([]record, error) {
+	rows, err := db.QueryContext(ctx, `SELECT s.id, s.token, s.version, s.kind, s.subject, s.organization, s.device, s.aal,
+		s.created, s.seen, s.expires, s.source, s.ended, s.ended_by, c.hash, c.kind, c.since, c.retired
+		FROM (SELECT `+sessionColumns+` FROM auth_sessions WHERE `+where+`) AS s
+		LEFT JOIN auth_credentials AS c ON c.session = s.id ORDER BY s.created DESC, s.id, c.place`, args...)
 	if err != nil {
 		return nil, err
 	}
+	defer rows.Close()
 	var all []record
-	err = scan(rows, func() error {
+	for rows.Next() {
 		var (
 			r                             record
-			token                         []byte
+			token, hash                   []byte
 			created, seen, expires, ended int64
+			kind                          sql.NullString
+			since, retired                sql.NullInt64
 		)
 		if err := rows.Scan(&r.ID, &token, &r.version, &r.Kind, &r.Subject, &r.Organization, &r.Device, &r.AAL,
-			&created, &seen, &expires, &r.Source, &ended, &r.EndedBy); err != nil {
-			return err
-		}
-		copy(r.token[:], token)
-		r.Created, r.Seen, r.Expires, r.Ended = fromMicro(created), fromMicro(seen), fromMicro(expires), fromMicro(ended)
-		all = append(all, r)
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	for i := range all {
-		rows, err := db.QueryContext(ctx, s.q(`SELECT hash, kind, since, retired FROM auth_credentials WHERE session = ? ORDER BY place`), all[i].ID)
-		if err != nil {
+			&created, &seen, &expires, &r.Source, &ended, &r.EndedBy, &hash, &kind, &since, &retired); err != nil {
 			return nil, err
 		}
-		if err := scan(rows, func() error {
-			var (
-				c              Credential
-				hash           []byte
-				since, retired int64
-			)
-			if err := rows.Scan(&hash, &c.Kind, &since, &retired); err != nil {
-				return err
-			}
+		if n := len(all); n == 0 || all[n-1].ID != r.ID {
+			copy(r.token[:], token)
+			r.Created, r.Seen, r.Expires, r.Ended = fromMicro(created), fromMicro(seen), fromMicro(expires), fromMicro(ended)
+			all = append(all, r)
+		}
+		if kind.Valid {
+			c := Credential{Kind: kind.String, Since: fromMicro(since.Int64), RetiredAt: fromMicro(retired.Int64)}
 			copy(c.Hash[:], hash)
-			c.Since, c.RetiredAt = fromMicro(since), fromMicro(retired)
-			all[i].Credentials = append(all[i].Credentials, c)
-			return nil
-		}); err != nil {
-			return nil, err
+			last := &all[len(all)-1]
+			last.Credentials = append(last.Credentials, c)
 		}
 	}
-	return all, nil
+	return all, rows.Err()
 }
 
 // scan calls f for each row and closes rows.
@@ -150,7 +134,7 @@ func scan(rows *sql.Rows, f func() error) error {
 }
 
 // oneSession is the session that matches, or ErrNoSession.
-func (s *SQLStore) oneSession(ctx context.Context, db asker, where string, args ...any) (record, error) {
+func (s *SQLStore) oneSession(ctx context.Context, db handle, where string, args ...any) (record, error) {
 	all, err := s.sessionsWhere(ctx, db, where, args...)
 	switch {
 	case err != nil:
@@ -162,20 +146,29 @@ func (s *SQLStore) oneSession(ctx context.Context, db asker, where string, args 
 }
 
 func (s *SQLStore) sessionByToken(ctx context.Context, token tokenHash) (record, error) {
+	ctx, cancel := asking(ctx)
+	defer cancel()
 	return s.oneSession(ctx, s.reads, `token = ?`, token[:])
 }
 
 func (s *SQLStore) sessionByID(ctx context.Context, id string) (record, error) {
+	ctx, cancel := asking(ctx)
+	defer cancel()
 	return s.oneSession(ctx, s.reads, `id = ?`, id)
 }
 
 func (s *SQLStore) sessionByCredential(ctx context.Context, kind string, h CredentialHash) (record, error) {
+	ctx, cancel := asking(ctx)
+	defer cancel()
 	return s.oneSession(ctx, s.reads, `id = (SELECT session FROM auth_credentials WHERE hash = ? AND kind = ?)`, h[:], kind)
 }
 
-func (s *SQLStore) insertSession(ctx context.Context, r record, loses func(*Session)) (changed []record, err error) {
-	err = s.in(ctx, func(ctx context.Context, tx *sql.Tx) error {
+func (s *SQLStore) insertSession(ctx context.Context, r record, a act, loses func(*Session)) (changed []record, err error) {
+	err = s.in(ctx, func(ctx context.Context, tx *transaction) error {
 		changed = nil
+		if err := acted(ctx, tx, a); err != nil {
+			return err
+		}
 		lost := make(map[string]*record)
 		var order []string
 		for _, c := range r.Credentials {
@@ -201,9 +194,9 @@ func (s *SQLStore) insertSession(ctx context.Context, r record, loses func(*Sess
 			}
 			changed = append(changed, *o)
 		}
-		if _, err := tx.ExecContext(ctx, s.q(`INSERT INTO auth_sessions (`+sessionColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`),
-			r.ID, r.token[:], r.version, r.Kind, r.Subject, r.Organization, r.Device, r.AAL,
-			toMicro(r.Created), toMicro(r.Seen), toMicro(r.Expires), r.Source, toMicro(r.Ended), r.EndedBy); err != nil {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO auth_sessions (`+sessionColumns+`, revision) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			r.ID, r.token[:], r.version, string(r.Kind), r.Subject, r.Organization, r.Device, r.AAL,
+			toMicro(r.Created), toMicro(r.Seen), toMicro(r.Expires), r.Source, toMicro(r.Ended), r.EndedBy, tx.revision); err != nil {
 			return err
 		}
 		return s.putCredentials(ctx, tx, &r.Session)
@@ -215,9 +208,9 @@ func (s *SQLStore) insertSession(ctx context.Context, r record, loses func(*Sess
 }
 
 // putCredentials stores the credentials of a session that has none stored.
-func (s *SQLStore) putCredentials(ctx context.Context, tx *sql.Tx, o *Session) error {
+func (s *SQLStore) putCredentials(ctx context.Context, tx *transaction, o *Session) error {
 	for i, c := range o.Credentials {
-		if _, err := tx.ExecContext(ctx, s.q(`INSERT INTO auth_credentials (hash, kind, session, place, since, retired) VALUES (?, ?, ?, ?, ?, ?)`),
+		if _, err := tx.ExecContext(ctx, `INSERT INTO auth_credentials (hash, kind, session, place, since, retired) VALUES (?, ?, ?, ?, ?, ?)`,
 			c.Hash[:], c.Kind, o.ID, i, toMicro(c.Since), toMicro(c.RetiredAt)); err != nil {
 			return err
 		}
@@ -226,20 +219,26 @@ func (s *SQLStore) putCredentials(ctx context.Context, tx *sql.Tx, o *Session) e
 }
 
 // replace stores the next version of a session: credentials, end and Seen.
-func (s *SQLStore) replace(ctx context.Context, tx *sql.Tx, r *record) error {
+func (s *SQLStore) replace(ctx context.Context, tx *transaction, r *record) error {
 	r.version++
-	if _, err := tx.ExecContext(ctx, s.q(`UPDATE auth_sessions SET version = ?, seen = CASE WHEN seen > ? THEN seen ELSE ? END, ended = ?, ended_by = ? WHERE id = ?`),
-		r.version, toMicro(r.Seen), toMicro(r.Seen), toMicro(r.Ended), r.EndedBy, r.ID); err != nil {
+	ended := toMicro(r.Ended)
+	if _, err := tx.ExecContext(ctx, `UPDATE auth_sessions SET version = ?, seen = CASE WHEN seen > ? THEN seen ELSE ? END,
+		end_revision = CASE WHEN ended = 0 AND CAST(? AS BIGINT) > 0 THEN ? ELSE end_revision END,
+		ended = ?, ended_by = ?, revision = ? WHERE id = ?`,
+		r.version, toMicro(r.Seen), toMicro(r.Seen), ended, tx.revision, ended, r.EndedBy, tx.revision, r.ID); err != nil {
 		return err
 	}
-	if _, err := tx.ExecContext(ctx, s.q(`DELETE FROM auth_credentials WHERE session = ?`), r.ID); err != nil {
+	if _, err := tx.ExecContext(ctx, `DELETE FROM auth_credentials WHERE session = ?`, r.ID); err != nil {
 		return err
 	}
 	return s.putCredentials(ctx, tx, &r.Session)
 }
 
-func (s *SQLStore) updateSession(ctx context.Context, id string, change func(*Session) error) (next record, err error) {
-	err = s.in(ctx, func(ctx context.Context, tx *sql.Tx) error {
+func (s *SQLStore) updateSession(ctx context.Context, id string, a act, change func(*Session) error) (next record, err error) {
+	err = s.in(ctx, func(ctx context.Context, tx *transaction) error {
+		if err := acted(ctx, tx, a); err != nil {
+			return err
+		}
 		if next, err = s.oneSession(ctx, tx, `id = ?`, id); err != nil {
 			return err
 		}
@@ -252,7 +251,7 @@ func (s *SQLStore) updateSession(ctx context.Context, id string, change func(*Se
 		}
 		for _, c := range next.Credentials {
 			var holder string
-			err := tx.QueryRowContext(ctx, s.q(`SELECT session FROM auth_credentials WHERE hash = ?`), c.Hash[:]).Scan(&holder)
+			err := tx.QueryRowContext(ctx, `SELECT session FROM auth_credentials WHERE hash = ?`, c.Hash[:]).Scan(&holder)
 			if err == nil && holder != id {
 				return errTaken(holder)
 			}
@@ -269,8 +268,11 @@ func (s *SQLStore) updateSession(ctx context.Context, id string, change func(*Se
 }
 
 // endWhere passes the sessions that match to end and stores the results.
-func (s *SQLStore) endWhere(ctx context.Context, end func(*Session), where string, args ...any) (all []record, err error) {
-	err = s.in(ctx, func(ctx context.Context, tx *sql.Tx) error {
+func (s *SQLStore) endWhere(ctx context.Context, a act, end func(*Session), where string, args ...any) (all []record, err error) {
+	err = s.in(ctx, func(ctx context.Context, tx *transaction) error {
+		if err := acted(ctx, tx, a); err != nil {
+			return err
+		}
 		if all, err = s.sessionsWhere(ctx, tx, where, args...); err != nil {
 			return err
 		}
@@ -292,21 +294,23 @@ func (s *SQLStore) endWhere(ctx context.Context, end func(*Session), where strin
 	return all, nil
 }
 
-func (s *SQLStore) endSessions(ctx context.Context, subject string, end func(*Session)) ([]record, error) {
-	return s.endWhere(ctx, end, `subject = ? AND ended = 0 ORDER BY created DESC, id`, subject)
+func (s *SQLStore) endSessions(ctx context.Context, subject string, a act, end func(*Session)) ([]record, error) {
+	return s.endWhere(ctx, a, end, `subject = ? AND ended = 0`, subject)
 }
 
 func (s *SQLStore) expireSessions(ctx context.Context, now, idle time.Time, limit int, end func(*Session)) ([]record, error) {
 	// One index answers each half, and the second leaves out what the first has. As
 	// one condition with OR, or as a UNION, they would read every live session at
 	// each sweep.
-	return s.endWhere(ctx, end, `id IN (
+	return s.endWhere(ctx, act{}, end, `id IN (
 		SELECT id FROM auth_sessions WHERE ended = 0 AND expires > 0 AND expires <= ?
 		UNION ALL SELECT id FROM auth_sessions WHERE ended = 0 AND kind = 'browser' AND seen <= ? AND NOT (expires > 0 AND expires <= ?)
 		LIMIT ?)`, toMicro(now), toMicro(idle), toMicro(now), limit)
 }
 
 func (s *SQLStore) sessionsOf(ctx context.Context, subject string, limit int) ([]record, error) {
+	ctx, cancel := asking(ctx)
+	defer cancel()
 	all, err := s.sessionsWhere(ctx, s.reads, `subject = ? AND ended = 0 ORDER BY created DESC, id LIMIT ?`, subject, limit)
 	if err != nil {
 		return nil, fmt.Errorf("listing sessions: %w", err)
@@ -315,14 +319,9 @@ func (s *SQLStore) sessionsOf(ctx context.Context, subject string, limit int) ([
 }
 
 func (s *SQLStore) seeSessions(ctx context.Context, seen map[string]time.Time) error {
-	err := s.in(ctx, func(ctx context.Context, tx *sql.Tx) error {
-		stmt, err := tx.PrepareContext(ctx, s.q(`UPDATE auth_sessions SET seen = ? WHERE id = ? AND seen < ?`))
-		if err != nil {
-			return err
-		}
-		defer stmt.Close()
+	err := s.in(ctx, func(ctx context.Context, tx *transaction) error {
 		for id, t := range seen {
-			if _, err := stmt.ExecContext(ctx, toMicro(t), id, toMicro(t)); err != nil {
+			if _, err := tx.ExecContext(ctx, `UPDATE auth_sessions SET seen = ? WHERE id = ? AND seen < ?`, toMicro(t), id, toMicro(t)); err != nil {
 				return err
 			}
 		}
@@ -340,22 +339,29 @@ func (s *SQLStore) forgetSessions(ctx context.Context, then time.Time, limit int
 }
 
 // forget runs a DELETE and counts. What belongs to the rows goes with them.
-func (s *SQLStore) forget(ctx context.Context, query string, args ...any) (int, error) {
-	result, err := s.db.ExecContext(ctx, s.q(query), args...)
+func (s *SQLStore) forget(ctx context.Context, query string, args ...any) (n int, err error) {
+	err = s.in(ctx, func(ctx context.Context, tx *transaction) error {
+		result, err := tx.ExecContext(ctx, query, args...)
+		if err != nil {
+			return err
+		}
+		gone, err := result.RowsAffected()
+		n = int(gone)
+		return err
+	})
 	if err != nil {
 		return 0, fmt.Errorf("forgetting what is over: %w", err)
 	}
-	n, err := result.RowsAffected()
-	return int(n), err
+	return n, nil
 }
 
-func (s *SQLStore) readPerson(ctx context.Context, db asker, subject string) (p Person, found bool, err error) {
+func (s *SQLStore) readPerson(ctx context.Context, db handle, subject string) (p Person, found bool, err error) {
 	var (
 		names, mail, roles string
 		first, last        int64
 	)
 	p.Subject = subject
-	err = db.QueryRowContext(ctx, s.q(`SELECT organization, names, mail, roles, language, time_zone, first_seen, last_seen FROM auth_people WHERE subject = ?`), subject).
+	err = db.QueryRowContext(ctx, `SELECT organization, names, mail, roles, language, time_zone, first_seen, last_seen FROM auth_people WHERE subject = ?`, subject).
 		Scan(&p.Organization, &names, &mail, &roles, &p.Language, &p.TimeZone, &first, &last)
 	if errors.Is(err, sql.ErrNoRows) {
 		return Person{}, false, nil
@@ -384,26 +390,41 @@ func list(all []string) string {
 	return string(text)
 }
 
-func (s *SQLStore) learn(ctx context.Context, subject string, typed [16]byte, now time.Time, merge func(*Person)) (p Person, err error) {
-	err = s.in(ctx, func(ctx context.Context, tx *sql.Tx) error {
+func (s *SQLStore) learn(ctx context.Context, subject string, typed [16]byte, old [][16]byte, now time.Time, merge func(*Person)) (p Person, err error) {
+	err = s.in(ctx, func(ctx context.Context, tx *transaction) error {
 		if p, _, err = s.readPerson(ctx, tx, subject); err != nil {
 			return err
 		}
 		p.Subject = subject
 		merge(&p)
-		if _, err := tx.ExecContext(ctx, s.q(`INSERT INTO auth_people (subject, organization, names, mail, roles, language, time_zone, first_seen, last_seen)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (subject) DO UPDATE SET organization = excluded.organization, names = excluded.names,
+		if _, err := tx.ExecContext(ctx, `INSERT INTO auth_people (subject, organization, names, mail, roles, language, time_zone, first_seen, last_seen, revision)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (subject) DO UPDATE SET organization = excluded.organization, names = excluded.names,
 			mail = excluded.mail, roles = excluded.roles, language = excluded.language, time_zone = excluded.time_zone,
-			first_seen = excluded.first_seen, last_seen = excluded.last_seen`),
-			subject, p.Organization, list(p.Names), list(p.Mail), list(p.Roles), p.Language, p.TimeZone, toMicro(p.FirstSeen), toMicro(p.LastSeen)); err != nil {
+			first_seen = excluded.first_seen, last_seen = excluded.last_seen, revision = excluded.revision`,
+			subject, p.Organization, list(p.Names), list(p.Mail), list(p.Roles), p.Language, p.TimeZone, toMicro(p.FirstSeen), toMicro(p.LastSeen), tx.revision); err != nil {
 			return err
 		}
 		if typed == [16]byte{} {
 			return nil
 		}
-		_, err = tx.ExecContext(ctx, s.q(`INSERT INTO auth_typed_names (digest, subject, since) VALUES (?, ?, ?)
-			ON CONFLICT (digest) DO UPDATE SET subject = excluded.subject, since = excluded.since WHERE auth_typed_names.subject <> excluded.subject`),
-			typed[:], subject, toMicro(now))
+		since := toMicro(now)
+		for _, digest := range old {
+			var (
+				holder string
+				at     int64
+			)
+			err := tx.QueryRowContext(ctx, `DELETE FROM auth_typed_names WHERE digest = ? RETURNING subject, since`, digest[:]).Scan(&holder, &at)
+			switch {
+			case errors.Is(err, sql.ErrNoRows):
+			case err != nil:
+				return err
+			case holder == subject:
+				since = min(since, at)
+			}
+		}
+		_, err = tx.ExecContext(ctx, `INSERT INTO auth_typed_names (digest, subject, since) VALUES (?, ?, ?)
+			ON CONFLICT (digest) DO UPDATE SET subject = excluded.subject, since = excluded.since WHERE auth_typed_names.subject <> excluded.subject`,
+			typed[:], subject, since)
 		return err
 	})
 	if err != nil {
@@ -413,31 +434,57 @@ func (s *SQLStore) learn(ctx context.Context, subject string, typed [16]byte, no
 }
 
 func (s *SQLStore) person(ctx context.Context, subject string) (Person, bool, error) {
+	ctx, cancel := asking(ctx)
+	defer cancel()
 	return s.readPerson(ctx, s.reads, subject)
 }
 
-func (s *SQLStore) typed(ctx context.Context, digest [16]byte) (subject string, since time.Time, err error) {
-	var at int64
-	// There is a row in either case, so that what follows is the same work too.
-	err = s.reads.QueryRowContext(ctx, s.q(`SELECT subject, since FROM auth_typed_names WHERE digest = ? UNION ALL SELECT '', 0 LIMIT 1`), digest[:]).Scan(&subject, &at)
-	if err != nil {
-		return "", time.Time{}, fmt.Errorf("looking up a typed name: %w", err)
+func (s *SQLStore) typed(ctx context.Context, digests [][16]byte) (typedName, error) {
+	ctx, cancel := asking(ctx)
+	defer cancel()
+	// One row, for which each digest is looked up once, whatever is found: so what
+	// follows is the same work too.
+	var columns, joins []string
+	args := make([]any, len(digests))
+	found := make([]struct {
+		subject sql.NullString
+		since   sql.NullInt64
+	}, len(digests))
+	targets := make([]any, 0, 2*len(digests))
+	for i := range digests {
+		n := "n" + strconv.Itoa(i)
+		columns = append(columns, n+".subject, "+n+".since")
+		joins = append(joins, " LEFT JOIN auth_typed_names AS "+n+" ON "+n+".digest = ?")
+		args[i] = digests[i][:]
+		targets = append(targets, &found[i].subject, &found[i].since)
 	}
-	return subject, fromMicro(at), nil
+	query := "SELECT " + strings.Join(columns, ", ") + " FROM (SELECT 1 AS one) AS always" + strings.Join(joins, "")
+	if err := s.reads.QueryRowContext(ctx, query, args...).Scan(targets...); err != nil {
+		return typedName{}, fmt.Errorf("looking up a typed name: %w", err)
+	}
+	var name typedName
+	for i := len(found) - 1; i >= 0; i-- {
+		if found[i].subject.Valid {
+			name = typedName{found[i].subject.String, fromMicro(found[i].since.Int64)}
+		}
+	}
+	return name, nil
 }
 
 func (s *SQLStore) oldest(ctx context.Context) (time.Time, error) {
+	ctx, cancel := asking(ctx)
+	defer cancel()
 	var first sql.NullInt64
-	if err := s.db.QueryRowContext(ctx, `SELECT MIN(first_seen) FROM auth_people`).Scan(&first); err != nil {
+	if err := s.reads.QueryRowContext(ctx, `SELECT MIN(first_seen) FROM auth_people`).Scan(&first); err != nil {
 		return time.Time{}, fmt.Errorf("reading when the first account was seen: %w", err)
 	}
 	return fromMicro(first.Int64), nil
 }
 
-func (s *SQLStore) readDevice(ctx context.Context, db asker, id deviceID) (d device, found bool, err error) {
+func (s *SQLStore) readDevice(ctx context.Context, db handle, id deviceID) (d device, found bool, err error) {
 	var rotated, used, forked int64
 	d.id = id
-	err = db.QueryRowContext(ctx, s.q(`SELECT generation, presented, rotated, used, forked FROM auth_devices WHERE id = ?`), id[:]).
+	err = db.QueryRowContext(ctx, `SELECT generation, presented, rotated, used, forked FROM auth_devices WHERE id = ?`, id[:]).
 		Scan(&d.generation, &d.presented, &rotated, &used, &forked)
 	if errors.Is(err, sql.ErrNoRows) {
 		return device{id: id}, false, nil
@@ -446,7 +493,7 @@ func (s *SQLStore) readDevice(ctx context.Context, db asker, id deviceID) (d dev
 		return device{}, false, fmt.Errorf("reading a device: %w", err)
 	}
 	d.rotated, d.used, d.forked = fromMicro(rotated), fromMicro(used), fromMicro(forked)
-	rows, err := db.QueryContext(ctx, s.q(`SELECT subject, since, last FROM auth_device_subjects WHERE device = ? ORDER BY since, subject`), id[:])
+	rows, err := db.QueryContext(ctx, `SELECT subject, since, last FROM auth_device_subjects WHERE device = ? ORDER BY since, subject`, id[:])
 	if err != nil {
 		return device{}, false, fmt.Errorf("reading a device: %w", err)
 	}
@@ -469,11 +516,13 @@ func (s *SQLStore) readDevice(ctx context.Context, db asker, id deviceID) (d dev
 }
 
 func (s *SQLStore) device(ctx context.Context, id deviceID) (device, bool, error) {
+	ctx, cancel := asking(ctx)
+	defer cancel()
 	return s.readDevice(ctx, s.reads, id)
 }
 
 func (s *SQLStore) updateDevice(ctx context.Context, id deviceID, change func(*device, bool) error) (d device, err error) {
-	err = s.in(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	err = s.in(ctx, func(ctx context.Context, tx *transaction) error {
 		var found bool
 		if d, found, err = s.readDevice(ctx, tx, id); err != nil {
 			return err
@@ -481,17 +530,17 @@ func (s *SQLStore) updateDevice(ctx context.Context, id deviceID, change func(*d
 		if err := change(&d, found); err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, s.q(`INSERT INTO auth_devices (id, generation, presented, rotated, used, forked) VALUES (?, ?, ?, ?, ?, ?)
+		if _, err := tx.ExecContext(ctx, `INSERT INTO auth_devices (id, generation, presented, rotated, used, forked) VALUES (?, ?, ?, ?, ?, ?)
 			ON CONFLICT (id) DO UPDATE SET generation = excluded.generation, presented = excluded.presented, rotated = excluded.rotated,
-			used = excluded.used, forked = excluded.forked`),
+			used = excluded.used, forked = excluded.forked`,
 			id[:], d.generation, d.presented, toMicro(d.rotated), toMicro(d.used), toMicro(d.forked)); err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, s.q(`DELETE FROM auth_device_subjects WHERE device = ?`), id[:]); err != nil {
+		if _, err := tx.ExecContext(ctx, `DELETE FROM auth_device_subjects WHERE device = ?`, id[:]); err != nil {
 			return err
 		}
 		for _, a := range d.subjects {
-			if _, err := tx.ExecContext(ctx, s.q(`INSERT INTO auth_device_subjects (device, subject, since, last) VALUES (?, ?, ?, ?)`),
+			if _, err := tx.ExecContext(ctx, `INSERT INTO auth_device_subjects (device, subject, since, last) VALUES (?, ?, ?, ?)`,
 				id[:], a.subject, toMicro(a.since), toMicro(a.last)); err != nil {
 				return err
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"flag"
 	"io/fs"
 	"net/url"
 	"path/filepath"
@@ -11,10 +12,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"modernc.org/sqlite"
 
 	"github.com/kidoban/kidoban/auth"
+	"github.com/kidoban/kidoban/gateway/storage/storagetest"
 )
 
 // start is when the tests' clock starts.
@@ -37,7 +41,13 @@ type backing interface {
 // eachStore runs a test against every store there is.
 func eachStore(t *testing.T, run func(t *testing.T, b backing)) {
 	t.Run("memory", func(t *testing.T) { run(t, &memory{auth.NewMemoryStore()}) })
+	eachDatabase(t, func(t *testing.T, d *database) { run(t, d) })
+}
+
+// eachDatabase runs a test against every database there is.
+func eachDatabase(t *testing.T, run func(t *testing.T, d *database)) {
 	t.Run("sqlite", func(t *testing.T) { run(t, newDatabase(t)) })
+	t.Run("postgres", func(t *testing.T) { run(t, newPostgres(t)) })
 }
 
 type memory struct{ store *auth.MemoryStore }
@@ -47,36 +57,94 @@ func (m *memory) clear()      { m.store = auth.NewMemoryStore() }
 
 type database struct {
 	t          testing.TB
-	file       string
+	dialect    string
+	file       string // SQLite's
+	connector  driver.Connector
 	db         *sql.DB
 	migrated   bool
 	statements *atomic.Int64 // run so far
+	prepared   atomic.Int64  // of SQLite
+	commit     atomic.Pointer[func(commit func() error) error]
 }
 
 func newDatabase(t testing.TB) *database {
-	d := &database{t: t, file: filepath.Join(t.TempDir(), "auth.db"), statements: new(atomic.Int64)}
-	t.Cleanup(func() {
-		if d.db != nil {
-			d.db.Close()
+	d := &database{t: t, dialect: "sqlite", file: filepath.Join(t.TempDir(), "auth.db"), statements: new(atomic.Int64)}
+	q := url.Values{"_pragma": {"journal_mode(WAL)", "synchronous(OFF)", "foreign_keys(ON)"}, "_txlock": {"immediate"}}
+	dsn := "file:" + d.file + "?" + q.Encode()
+	d.connector = connector(func(context.Context) (driver.Conn, error) {
+		conn, err := new(sqlite.Driver).Open(dsn)
+		if err != nil {
+			return nil, err
 		}
+		return &countingConn{conn.(fullConn), d}, nil
 	})
+	t.Cleanup(d.close)
 	return d
+}
+
+// shared is the one database on PostgreSQL that tests have in turn: to make one
+// takes longer than most of them.
+var shared struct {
+	url      string
+	migrated bool
+}
+
+func newPostgres(t testing.TB) *database {
+	if shared.url == "" {
+		shared.url = storagetest.Postgres(t)
+	}
+	config, err := pgx.ParseConfig(shared.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A store must not depend on what an administrator made of this.
+	config.RuntimeParams["default_transaction_isolation"] = "repeatable read"
+	pg := stdlib.GetConnector(*config)
+	d := &database{t: t, dialect: "postgres", migrated: shared.migrated, statements: new(atomic.Int64)}
+	d.connector = connector(func(ctx context.Context) (driver.Conn, error) {
+		conn, err := pg.Connect(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return &countingPostgres{conn.(*stdlib.Conn), d}, nil
+	})
+	t.Cleanup(d.close)
+	d.open()
+	shared.migrated = true
+	d.clear()
+	return d
+}
+
+func (d *database) close() {
+	if d.db != nil {
+		d.db.Close()
+		d.db = nil
+	}
 }
 
 func (d *database) open() store {
 	d.t.Helper()
-	if d.db != nil {
-		if err := d.db.Close(); err != nil {
-			d.t.Fatal(err)
+	if d.db != nil && d.dialect == "sqlite" {
+		d.close()
+	}
+	if d.db == nil {
+		d.db = sql.OpenDB(d.connector)
+		d.db.SetMaxOpenConns(1)
+		if d.dialect == "postgres" {
+			d.db.SetMaxOpenConns(4)
+			d.db.SetMaxIdleConns(4)
 		}
 	}
-	q := url.Values{"_pragma": {"journal_mode(WAL)", "synchronous(OFF)", "foreign_keys(ON)"}, "_txlock": {"immediate"}}
-	d.db = sql.OpenDB(&connector{dsn: "file:" + d.file + "?" + q.Encode(), statements: d.statements})
-	d.db.SetMaxOpenConns(1)
 	if !d.migrated {
 		d.migrate()
 	}
-	s, err := auth.NewSQLStore(d.db, "sqlite")
+	return d.another()
+}
+
+// another is a store on the same database, as another node has.
+func (d *database) another() *auth.SQLStore {
+	d.t.Helper()
+	s, err := auth.NewSQLStore(d.db, d.dialect)
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -85,22 +153,31 @@ func (d *database) open() store {
 
 func (d *database) migrate() {
 	d.t.Helper()
-	dir, err := fs.Sub(auth.Migrations, "migrations/sqlite")
+	dir, err := fs.Sub(auth.Migrations, "migrations/"+d.dialect)
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, d.db, dir, goose.WithTableName("auth_schema"), goose.WithDisableGlobalRegistry(true))
+	dialect := goose.DialectSQLite3
+	if d.dialect == "postgres" {
+		dialect = goose.DialectPostgres
+	}
+	p, err := goose.NewProvider(dialect, d.db, dir, goose.WithTableName("auth_schema"), goose.WithDisableGlobalRegistry(true))
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	if _, err := p.Up(context.Background()); err != nil {
-		d.t.Fatal(err)
+	// Down and up again: a migration can be taken back.
+	for _, step := range []func(context.Context) ([]*goose.MigrationResult, error){
+		p.Up, func(ctx context.Context) ([]*goose.MigrationResult, error) { return p.DownTo(ctx, 0) }, p.Up,
+	} {
+		if _, err := step(context.Background()); err != nil {
+			d.t.Fatal(err)
+		}
 	}
 	d.migrated = true
 }
 
 func (d *database) clear() {
-	for _, table := range []string{"auth_sessions", "auth_people", "auth_typed_names", "auth_devices"} {
+	for _, table := range []string{"auth_sessions", "auth_people", "auth_typed_names", "auth_devices", "auth_acts"} {
 		if _, err := d.db.Exec("DELETE FROM " + table); err != nil {
 			d.t.Fatal(err)
 		}
@@ -112,20 +189,10 @@ func (d *database) clear() {
 }
 
 // connector opens connections that count the statements run on them.
-type connector struct {
-	dsn        string
-	statements *atomic.Int64
-}
+type connector func(context.Context) (driver.Conn, error)
 
-func (c *connector) Driver() driver.Driver { return new(sqlite.Driver) }
-
-func (c *connector) Connect(context.Context) (driver.Conn, error) {
-	conn, err := c.Driver().Open(c.dsn)
-	if err != nil {
-		return nil, err
-	}
-	return &countingConn{conn.(fullConn), c.statements}, nil
-}
+func (c connector) Driver() driver.Driver                            { return nil }
+func (c connector) Connect(ctx context.Context) (driver.Conn, error) { return c(ctx) }
 
 type fullConn interface {
 	driver.Conn
@@ -137,22 +204,85 @@ type fullConn interface {
 
 type countingConn struct {
 	fullConn
-	statements *atomic.Int64
+	d *database
 }
 
 func (c *countingConn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
-	c.statements.Add(1)
-	return c.fullConn.PrepareContext(ctx, query)
+	c.d.prepared.Add(1)
+	stmt, err := c.fullConn.PrepareContext(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	return &countingStmt{stmt.(fullStmt), c.d}, nil
 }
 
 func (c *countingConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	c.statements.Add(1)
+	c.d.statements.Add(1)
 	return c.fullConn.ExecContext(ctx, query, args)
 }
 
 func (c *countingConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	c.statements.Add(1)
+	c.d.statements.Add(1)
 	return c.fullConn.QueryContext(ctx, query, args)
+}
+
+func (c *countingConn) BeginTx(ctx context.Context, options driver.TxOptions) (driver.Tx, error) {
+	tx, err := c.fullConn.BeginTx(ctx, options)
+	return probedTx{tx, c.d}, err
+}
+
+type fullStmt interface {
+	driver.Stmt
+	driver.StmtExecContext
+	driver.StmtQueryContext
+}
+
+type countingStmt struct {
+	fullStmt
+	d *database
+}
+
+func (s *countingStmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
+	s.d.statements.Add(1)
+	return s.fullStmt.ExecContext(ctx, args)
+}
+
+func (s *countingStmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
+	s.d.statements.Add(1)
+	return s.fullStmt.QueryContext(ctx, args)
+}
+
+type countingPostgres struct {
+	*stdlib.Conn
+	d *database
+}
+
+func (c *countingPostgres) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	c.d.statements.Add(1)
+	return c.Conn.ExecContext(ctx, query, args)
+}
+
+func (c *countingPostgres) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	c.d.statements.Add(1)
+	return c.Conn.QueryContext(ctx, query, args)
+}
+
+func (c *countingPostgres) BeginTx(ctx context.Context, options driver.TxOptions) (driver.Tx, error) {
+	tx, err := c.Conn.BeginTx(ctx, options)
+	return probedTx{tx, c.d}, err
+}
+
+// probedTx lets a test stand between a commit and its outcome.
+type probedTx struct {
+	driver.Tx
+	d *database
+}
+
+func (tx probedTx) Commit() error {
+	if f := tx.d.commit.Load(); f != nil {
+		return (*f)(tx.Tx.Commit)
+	}
+	return tx.Tx.Commit()
 }
 
 // counted is how many statements f ran.
@@ -160,6 +290,14 @@ func (d *database) counted(f func()) int64 {
 	before := d.statements.Load()
 	f()
 	return d.statements.Load() - before
+}
+
+func TestMain(m *testing.M) {
+	// A model runs against every store; -rapid.checks=1000 is for a long run.
+	if err := flag.Set("rapid.checks", "25"); err != nil {
+		panic(err)
+	}
+	storagetest.Main(m)
 }
 
 func TestNewSQLStore(t *testing.T) {

@@ -72,7 +72,7 @@ func (v *visit) judgeGrants(a *answer) *refusal {
 		}
 	}
 	if (deleted || v.class == detectors.Logout && a.status < 400) && v.session != nil && v.session.Kind == auth.BrowserSession {
-		if _, err := g.Sessions.End(v.r.Context(), v.session.ID, "backend", v.now); err != nil {
+		if _, err := g.Sessions.End(v.r.Context(), v.session.ID, auth.Act{By: "backend"}, v.now); err != nil {
 			g.Log.Error("ending a session", "error", err)
 		}
 		v.cookies = append(v.cookies, clearedSessionCookie)
@@ -246,7 +246,7 @@ func (v *visit) begin(c completion, e detectors.Event) *refusal {
 		return fail("beginning a session", err)
 	}
 	if old != nil && old.Kind == auth.BrowserSession && old.ID != s.ID {
-		if _, err := g.Sessions.End(ctx, old.ID, "login", v.now); err != nil && !errors.Is(err, auth.ErrNoSession) && !errors.Is(err, auth.ErrSessionEnded) {
+		if _, err := g.Sessions.End(ctx, old.ID, auth.Act{By: "login"}, v.now); err != nil && !errors.Is(err, auth.ErrNoSession) && !errors.Is(err, auth.ErrSessionEnded) {
 			g.Log.Error("ending the previous session", "error", err)
 		}
 	}

@@ -242,7 +242,7 @@ func TestTokens(t *testing.T) {
 			t.Errorf("%s: %q reached the backend", name, got)
 		}
 	}
-	if _, err := g.core.Sessions.EndAll(t.Context(), alice, "test", g.clock()); err != nil {
+	if _, err := g.core.Sessions.EndAll(t.Context(), alice, auth.Act{By: "test"}, g.clock()); err != nil {
 		t.Fatal(err)
 	}
 	program.wantSecret("")
@@ -349,7 +349,7 @@ func TestEndedSessionsCloseTheirRequests(t *testing.T) {
 		}
 	}()
 	<-entered
-	if _, err := g.core.Sessions.EndAll(t.Context(), alice, "operator", g.clock()); err != nil {
+	if _, err := g.core.Sessions.EndAll(t.Context(), alice, auth.Act{By: "operator"}, g.clock()); err != nil {
 		t.Fatal(err)
 	}
 	select {
@@ -502,7 +502,7 @@ func TestOneRequestTwoAccounts(t *testing.T) {
 		t.Error("the thief's own session was lost")
 	}
 	thief.header.Set("X-Token", token(thief))
-	if _, err := g.core.Sessions.EndAll(t.Context(), alice, "test", g.clock()); err != nil {
+	if _, err := g.core.Sessions.EndAll(t.Context(), alice, auth.Act{By: "test"}, g.clock()); err != nil {
 		t.Fatal(err)
 	}
 	program := g.client(t)

@@ -1,0 +1,9 @@
+-- +goose Up
+-- Acts that the record announced and that happened, each written with the act.
+CREATE TABLE auth_acts (
+    entry TEXT COLLATE "C" NOT NULL PRIMARY KEY, -- "node/sequence", the record's entry
+    at    BIGINT NOT NULL -- whole microseconds since 1970 in UTC
+);
+
+-- +goose Down
+DROP TABLE auth_acts;
