@@ -52,6 +52,7 @@ type Decision struct {
 	Rule     rules.ID     `json:"rule,omitempty"`   // the rule that gave cause, also behind a playbook
 	Reason   string       `json:"reason,omitempty"` // for people; at most 500 characters
 	Incident string       `json:"incident,omitempty"`
+	Entry    string       `json:"entry,omitempty"` // of the record: "node/sequence" of the intent of its last change that had one
 	Window   time.Time    `json:"window,omitzero"` // start of the aligned window that the rule saw
 	Created  time.Time    `json:"created"`
 	Until    time.Time    `json:"until"`           // acts before this time, not at it
@@ -64,7 +65,7 @@ type Decision struct {
 const (
 	maxReason     = 500 // characters
 	maxValue      = 256 // bytes
-	maxName       = 128 // bytes, of makers, rules and incidents
+	maxName       = 128 // bytes, of makers, rules, incidents and entries
 	maxTTL        = 366 * 24 * time.Hour
 	broadestIPv4  = 8
 	broadestIPv6  = 19
@@ -160,6 +161,7 @@ func (d Decision) canonical(now time.Time) (Decision, error) {
 		{"by", d.By, maxName, true},
 		{"rule", string(d.Rule), maxName, false},
 		{"incident", d.Incident, maxName, false},
+		{"entry", d.Entry, maxName, false},
 	} {
 		switch {
 		case f.text == "" && f.required:

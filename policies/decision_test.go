@@ -141,7 +141,7 @@ func TestDecisionGolden(t *testing.T) {
 	golden(t, "decision.json", policies.Decision{
 		ID: "06f2k3n5r8v0w2x4z6a8b0c2d4", Scope: policies.ScopeNetwork, Value: "203.0.113.0/24", Action: rules.StepUp, Mode: rules.Shadow,
 		Origin: policies.OriginRule, By: "stuffing.sequential", Rule: "stuffing.sequential", Reason: "30 names in order", Incident: "INC-7",
-		Window: noon, Created: noon.Add(time.Minute), Until: noon.Add(time.Hour), Lifted: noon.Add(30 * time.Minute), LiftedBy: "sato", HoldOff: noon.Add(90 * time.Minute),
+		Window: noon, Created: noon.Add(time.Minute), Until: noon.Add(time.Hour), Lifted: noon.Add(30 * time.Minute), LiftedBy: "sato", Entry: "node-1/4711", HoldOff: noon.Add(90 * time.Minute),
 	})
 	golden(t, "decision_least.json", policies.Decision{Scope: policies.ScopeCountry, Value: "JP", Origin: policies.OriginOperator, By: "sato", Mode: rules.Enforce, Created: noon, Until: noon.Add(time.Hour)})
 }

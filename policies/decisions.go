@@ -1,6 +1,7 @@
 package policies
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base32"
@@ -8,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -44,13 +46,15 @@ const (
 	maxLiveOperator = maxLive + 50_000
 	// maxBatch bounds one transaction.
 	maxBatch = 10_000
+	// actsBatch bounds one query for acts.
+	actsBatch = 1000
 	// keepEnded is how long the store keeps decisions that ended.
 	keepEnded = 366 * 24 * time.Hour
 	// coalesce is the part of its length by which a rule must extend a decision
 	// within one window before that is written: 30 s of half an hour. Without it,
 	// every attempt of an attack would be a transaction.
 	coalesce = 60
-	// storeTimeout bounds queries whose callers pass no context.
+	// storeTimeout bounds queries of one decision or one page.
 	storeTimeout = 5 * time.Second
 )
 
@@ -61,6 +65,8 @@ type Decisions struct {
 	store DecisionStore
 	live  *index
 	holds holds
+
+	announce Announce // nil: nobody is told
 
 	writing chan struct{} // holds one token: the right to write store, live and seen
 	seen    uint64        // revision up to which live reflects the store; owned by the token
@@ -87,8 +93,11 @@ type Subject struct {
 }
 
 // OpenDecisions loads what is live at now. A million decisions take some seconds.
-func OpenDecisions(ctx context.Context, store DecisionStore, now time.Time) (*Decisions, error) {
+func OpenDecisions(ctx context.Context, store DecisionStore, now time.Time, options ...Option) (*Decisions, error) {
 	d := &Decisions{store: store, live: newIndex(), writing: make(chan struct{}, 1)}
+	for _, set := range options {
+		set(d)
+	}
 	at := micros(now)
 	latest, err := store.Since(ctx, 0, now, func(s Stored) {
 		if s.State == StateLive && micros(s.Until) > at {
@@ -121,33 +130,38 @@ func (d *Decisions) Match(s Subject, now time.Time) (enforced, shadow Decision) 
 // Register makes n last. When it returns without error, the decision is durable
 // and visible to Match. If one with the same maker, subject, action and mode is
 // live, that one is extended to the later end and returned; it never ends earlier
-// than before. Whoever gets a decision created at now made it; others extended it.
-// A rule that is held off gets a [HeldOffError], invalid fields are [FieldErrors].
+// than before. A rule that is held off gets a [HeldOffError], invalid fields are
+// [FieldErrors]. After an error that is [ErrUncertain] it may be durable, and is
+// visible after the next Reconcile if so; registering it again is safe.
 //
 // Within one window, a rule's extension by less than a 60th of the decision's
 // length is not written, and the decision is returned as it is.
-func (d *Decisions) Register(ctx context.Context, n Decision, now time.Time) (Decision, error) {
+//
+// n.Entry is marked as acted (see [Decisions.Acted]) together with the change, or
+// with the finding that there is nothing to change. What a rule registers without
+// anything being written marks nothing.
+func (d *Decisions) Register(ctx context.Context, n Decision, now time.Time) (Registration, error) {
 	out, err := d.RegisterAll(ctx, []Decision{n}, now)
 	if err != nil {
-		return Decision{}, err
+		return Registration{}, err
 	}
 	return out[0], nil
 }
 
 // RegisterAll is Register for up to 10,000 decisions in one transaction: all
 // valid ones or, if anything but a hold-off is in the way, none. Where a rule is
-// held off, the result is the zero Decision and the error joins the
+// held off, the result is the zero Registration and the error joins the
 // [HeldOffError]s; the others are registered nevertheless.
-func (d *Decisions) RegisterAll(ctx context.Context, ns []Decision, now time.Time) ([]Decision, error) {
+func (d *Decisions) RegisterAll(ctx context.Context, ns []Decision, now time.Time) ([]Registration, error) {
 	if len(ns) > maxBatch {
 		return nil, fmt.Errorf("registering %d decisions: at most %d at a time; send them in parts", len(ns), maxBatch)
 	}
 	now = toMicro(now)
-	out := make([]Decision, len(ns))
+	out := make([]Registration, len(ns))
 	var held []error
 	hold := func(i int, end time.Time) {
 		held = append(held, &HeldOffError{Rule: ns[i].Rule, Until: end})
-		out[i] = Decision{}
+		out[i] = Registration{}
 	}
 	var todo []int
 	ns = append([]Decision(nil), ns...)
@@ -168,7 +182,7 @@ func (d *Decisions) RegisterAll(ctx context.Context, ns []Decision, now time.Tim
 				continue
 			}
 			if e := d.live.find(&n); e != nil && e.until > micros(now) && e.absorbs(&n) {
-				out[i] = e.decision()
+				out[i].Decision = e.decision()
 				continue
 			}
 		}
@@ -181,15 +195,15 @@ func (d *Decisions) RegisterAll(ctx context.Context, ns []Decision, now time.Tim
 	if err := d.acquire(ctx); err != nil {
 		return nil, err
 	}
-	var puts []Decision
+	var seen []Stored // as the transaction leaves them, in its order; revision 0 is its own
 	var heldInStore map[int]time.Time
 	room := maxLiveOperator - d.live.size.Load()
 	revision, err := d.store.Update(ctx, func(tx DecisionTx) error {
-		puts, heldInStore = puts[:0], make(map[int]time.Time)
+		seen, heldInStore = seen[:0], make(map[int]time.Time)
+		room, wrote := room, false
 		for _, i := range todo {
-			n := ns[i]
-			if n.Origin == OriginRule {
-				end, err := tx.HoldOff(n.Rule, n.Scope, n.Value)
+			if ns[i].Origin == OriginRule {
+				end, err := tx.HoldOff(ns[i].Rule, ns[i].Scope, ns[i].Value)
 				if err != nil {
 					return err
 				}
@@ -198,57 +212,57 @@ func (d *Decisions) RegisterAll(ctx context.Context, ns []Decision, now time.Tim
 					continue
 				}
 			}
-			old, found, err := tx.Live(n)
+			if ns[i].Entry != "" {
+				wrote = true
+				if err := tx.Act(ns[i].Entry, now); err != nil {
+					return err
+				}
+			}
+			r, was, err := d.registerOne(tx, ns[i], now, room)
 			if err != nil {
 				return err
 			}
-			if found && old.Until.After(now) {
-				merged, longer := old.extended(n)
-				out[i] = merged
-				if !longer {
-					// It may have come from another node and not be here yet.
-					puts = append(puts, merged)
-					continue
-				}
-				n = merged
-			} else {
-				if left := room - int64(len(puts)); left <= 0 || n.Origin != OriginOperator && left <= maxLiveOperator-maxLive {
-					return ErrFull
-				}
-				if found {
-					if err := tx.Put(old.Decision, StateLapsed); err != nil {
-						return err
-					}
-				}
-				n.ID = newID(now)
-				out[i] = n
+			out[i] = r
+			switch r.Change {
+			case Unchanged: // it may have come from another node and not be here yet
+				seen = append(seen, Stored{Decision: r.Decision, Revision: was})
+				continue
+			case Registered:
+				room--
 			}
-			if err := tx.Put(n, StateLive); err != nil {
+			wrote = true
+			seen = append(seen, Stored{Decision: r.Decision})
+			if err := d.intend(tx, r.Change, r.Decision, now); err != nil {
 				return err
 			}
-			puts = append(puts, n)
+		}
+		if !wrote {
+			return errNothingToDo
 		}
 		return nil
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, errNothingToDo) {
 		d.release()
 		return nil, fmt.Errorf("registering %d decisions: %w", len(todo), err)
 	}
-	// A batch may name one subject twice: the last put has the later end.
-	last := make(map[string]int, len(puts))
-	for i := range puts {
-		last[puts[i].ID] = i
+	// A batch may name one subject twice: what was seen last has the later end.
+	last := make(map[string]int, len(seen))
+	for i := range seen {
+		last[seen[i].ID] = i
 	}
 	var news []Decision
-	for i := range puts {
-		if last[puts[i].ID] == i && d.live.put(&puts[i], revision, false) {
-			news = append(news, puts[i])
+	for i, s := range seen {
+		if s.Revision == 0 {
+			s.Revision = revision
+		}
+		if last[s.ID] == i && d.live.put(&s.Decision, s.Revision, false) {
+			news = append(news, s.Decision)
 		}
 	}
 	d.release()
 	for _, i := range todo {
 		if j, ok := last[out[i].ID]; ok {
-			out[i] = puts[j]
+			out[i].Decision = seen[j].Decision
 		}
 	}
 	for i, end := range heldInStore {
@@ -256,6 +270,32 @@ func (d *Decisions) RegisterAll(ctx context.Context, ns []Decision, now time.Tim
 	}
 	d.tell(news)
 	return out, errors.Join(held...)
+}
+
+// registerOne registers n in a transaction. was is the revision of a decision that
+// is unchanged.
+func (d *Decisions) registerOne(tx DecisionTx, n Decision, now time.Time, room int64) (r Registration, was uint64, err error) {
+	old, found, err := tx.Live(n)
+	if err != nil {
+		return Registration{}, 0, err
+	}
+	if found && old.Until.After(now) {
+		merged, longer := old.extended(n)
+		if !longer {
+			return Registration{Decision: merged}, old.Revision, nil
+		}
+		return Registration{merged, Extended}, 0, tx.Put(merged, StateLive)
+	}
+	if room <= 0 || n.Origin != OriginOperator && room <= maxLiveOperator-maxLive {
+		return Registration{}, 0, ErrFull
+	}
+	if found {
+		if err := tx.Put(old.Decision, StateLapsed); err != nil {
+			return Registration{}, 0, err
+		}
+	}
+	n.ID = newID(now)
+	return Registration{n, Registered}, 0, tx.Put(n, StateLive)
 }
 
 // absorbs reports whether registering n would change e by too little to write.
@@ -282,68 +322,77 @@ func (d Stored) extended(n Decision) (Decision, bool) {
 	if n.Window.After(m.Window) {
 		m.Window = n.Window
 	}
+	m.Entry = cmp.Or(n.Entry, m.Entry)
 	return m, true
 }
 
-// Lift takes a decision back, in the name of by. Its rule may not decide the same
-// subject again until the decision would have ended, but for an hour at least and
-// a day at most. Lifting twice changes nothing. ErrNotFound when there is no such
-// decision or it is over.
-func (d *Decisions) Lift(ctx context.Context, id, by string, now time.Time) (Decision, error) {
-	out, err := d.lift(ctx, by, now, func(tx DecisionTx) ([]Stored, error) {
-		s, err := tx.ByID(id)
-		return []Stored{s}, err
-	})
+// Lift takes a decision back, in the name of act.By. Its rule may not decide the
+// same subject again until the decision would have ended, but for an hour at least
+// and a day at most. Lifting twice changes nothing. act.Entry is marked as acted in
+// either case. ErrNotFound when there is no such decision or it is over.
+func (d *Decisions) Lift(ctx context.Context, id string, act Act, now time.Time) (Decision, error) {
+	out, err := d.lift(ctx, id, act, toMicro(now))
 	if err != nil {
 		return Decision{}, fmt.Errorf("lifting decision %.64q: %w", id, err)
 	}
-	return out[0], nil
+	return out, nil
 }
 
-// lift takes back what pick finds, all or nothing.
-func (d *Decisions) lift(ctx context.Context, by string, now time.Time, pick func(DecisionTx) ([]Stored, error)) ([]Decision, error) {
-	now = toMicro(now)
-	if by == "" || len(by) > maxName || !plainText(by, false) {
-		return nil, FieldErrors{{"lifted_by", fmt.Sprintf("must name who lifts, in 1 to %d bytes of plain text", maxName)}}
+func (d *Decisions) lift(ctx context.Context, id string, act Act, now time.Time) (Decision, error) {
+	if act.By == "" || len(act.By) > maxName || !plainText(act.By, false) {
+		return Decision{}, FieldErrors{{"lifted_by", fmt.Sprintf("must name who lifts, in 1 to %d bytes of plain text", maxName)}}
+	}
+	if len(act.Entry) > maxName || !plainText(act.Entry, false) {
+		return Decision{}, FieldErrors{{"entry", fmt.Sprintf("want at most %d bytes of plain text", maxName)}}
+	}
+	if !isID(id) {
+		return Decision{}, ErrNotFound
 	}
 	if err := d.acquire(ctx); err != nil {
-		return nil, err
+		return Decision{}, err
 	}
-	var out, lifted []Decision
-	revision, err := d.store.Update(ctx, func(tx DecisionTx) error {
-		out, lifted = nil, nil
-		picked, err := pick(tx)
-		if err != nil {
+	var s Stored
+	changed := false
+	revision, err := d.store.Update(ctx, func(tx DecisionTx) (err error) {
+		changed = false
+		if s, err = tx.ByID(id); err != nil {
 			return err
 		}
-		for _, s := range picked {
-			switch {
-			case s.State == StateLifted:
-			case s.State != StateLive || !s.Until.After(now):
-				return fmt.Errorf("%w: it ended on %s", ErrNotFound, s.Until.Format(time.RFC3339))
-			default:
-				s.Lifted, s.LiftedBy = now, by
-				s.HoldOff = holdOff(s.Decision, now)
-				if err := tx.Put(s.Decision, StateLifted); err != nil {
-					return err
-				}
-				lifted = append(lifted, s.Decision)
-			}
-			out = append(out, s.Decision)
+		if s.State != StateLifted && (s.State != StateLive || !s.Until.After(now)) {
+			return fmt.Errorf("%w: it ended on %s", ErrNotFound, s.Until.Format(time.RFC3339))
 		}
-		return nil
+		if act.Entry != "" {
+			if err := tx.Act(act.Entry, now); err != nil {
+				return err
+			}
+		}
+		if s.State == StateLifted {
+			if act.Entry == "" {
+				return errNothingToDo
+			}
+			return nil
+		}
+		changed = true
+		s.Lifted, s.LiftedBy, s.HoldOff = now, act.By, holdOff(s.Decision, now)
+		s.Entry = cmp.Or(act.Entry, s.Entry)
+		if err := tx.Put(s.Decision, StateLifted); err != nil {
+			return err
+		}
+		return d.intend(tx, Lifted, s.Decision, now)
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, errNothingToDo) {
 		d.release()
-		return nil, err
+		return Decision{}, err
 	}
-	for i := range lifted {
-		d.live.drop(&lifted[i], revision)
-		d.holds.add(&lifted[i])
+	if !changed {
+		d.release()
+		return s.Decision, nil
 	}
+	d.live.drop(&s.Decision, revision)
+	d.holds.add(&s.Decision)
 	d.release()
-	d.tell(lifted)
-	return out, nil
+	d.tell([]Decision{s.Decision})
+	return s.Decision, nil
 }
 
 // holdOff is how long the rule behind d is held off when d is lifted at now.
@@ -362,9 +411,12 @@ func holdOff(d Decision, now time.Time) time.Time {
 }
 
 // Get is the decision with an id, in whatever state; ErrNotFound when there is
-// none. It asks the store and gives up after 5 s.
-func (d *Decisions) Get(id string, now time.Time) (Decision, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+// none. It asks the store and gives up after 5 s, or with ctx.
+func (d *Decisions) Get(ctx context.Context, id string, now time.Time) (Decision, error) {
+	if !isID(id) {
+		return Decision{}, fmt.Errorf("decision %.64q: %w", id, ErrNotFound)
+	}
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	s, err := d.store.ByID(ctx, id)
 	if err != nil {
@@ -375,13 +427,13 @@ func (d *Decisions) Get(id string, now time.Time) (Decision, error) {
 
 // List is a page of decisions, the newest first, and the cursor of the next page;
 // an empty cursor says that this was the last. It asks the store and gives up
-// after 5 s.
-func (d *Decisions) List(q DecisionQuery, now time.Time) ([]Decision, string, error) {
+// after 5 s, or with ctx.
+func (d *Decisions) List(ctx context.Context, q DecisionQuery, now time.Time) ([]Decision, string, error) {
 	q, err := q.canonical()
 	if err != nil {
 		return nil, "", err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	found, err := d.store.List(ctx, q, toMicro(now), q.Limit+1)
 	if err != nil {
@@ -429,6 +481,11 @@ func (q DecisionQuery) canonical() (DecisionQuery, error) {
 	case q.Limit < 0 || q.Limit > 200:
 		faults = append(faults, FieldError{"limit", fmt.Sprintf("%d is not between 1 and 200", q.Limit)})
 	}
+	for _, f := range []struct{ field, text string }{{"origin", string(q.Origin)}, {"by", q.By}, {"rule", string(q.Rule)}} {
+		if len(f.text) > maxName || !plainText(f.text, false) {
+			faults = append(faults, FieldError{f.field, fmt.Sprintf("want at most %d bytes of plain text", maxName)})
+		}
+	}
 	if len(q.Cursor) > decisionIDLen || strings.Trim(q.Cursor, idAlphabet) != "" {
 		faults = append(faults, FieldError{"cursor", "is not one that a page ended with; begin without one"})
 	}
@@ -440,15 +497,24 @@ func (q DecisionQuery) canonical() (DecisionQuery, error) {
 
 // Sweep removes what is over at now and returns what ended without being lifted
 // and was not told before, on this node or another. It only cleans and tells: with
-// the store away nothing is removed, and nothing that is over acts.
+// the store away nothing is removed, and nothing that is over acts. Where nothing
+// is over, it reads and does not write.
 func (d *Decisions) Sweep(ctx context.Context, now time.Time) ([]Decision, error) {
 	now = toMicro(now)
+	then := now.Add(-keepEnded)
+	d.holds.prune(micros(now))
 	var told []Decision
 	for {
+		due, err := d.store.Due(ctx, now, then)
+		if err != nil {
+			return told, fmt.Errorf("sweeping decisions: %w", err)
+		}
+		if !due {
+			return told, nil
+		}
 		if err := d.acquire(ctx); err != nil {
 			return told, err
 		}
-		d.holds.prune(micros(now))
 		var over []Decision
 		revision, err := d.store.Update(ctx, func(tx DecisionTx) error {
 			over = nil
@@ -460,11 +526,18 @@ func (d *Decisions) Sweep(ctx context.Context, now time.Time) ([]Decision, error
 				if err := tx.Put(s.Decision, StateExpired); err != nil {
 					return err
 				}
+				if err := d.intend(tx, Expired, s.Decision, now); err != nil {
+					return err
+				}
 				over = append(over, s.Decision)
 			}
-			return tx.Purge(now.Add(-keepEnded), maxBatch)
+			purged, err := tx.Purge(then, maxBatch)
+			if err == nil && len(over) == 0 && purged == 0 {
+				return errNothingToDo // another node was faster
+			}
+			return err
 		})
-		if err != nil {
+		if err != nil && !errors.Is(err, errNothingToDo) {
 			d.release()
 			return told, fmt.Errorf("sweeping decisions: %w", err)
 		}
@@ -473,8 +546,43 @@ func (d *Decisions) Sweep(ctx context.Context, now time.Time) ([]Decision, error
 		}
 		d.release()
 		told = append(told, over...)
-		if len(over) < maxBatch {
-			return told, nil
+	}
+}
+
+// Acted is those of entries, of the record's intents, whose act was committed:
+// "node/sequence" as in [Decision.Entry] and [Act]. At most 10,000 at a time.
+func (d *Decisions) Acted(ctx context.Context, entries []string) (map[string]bool, error) {
+	if len(entries) > maxBatch {
+		return nil, fmt.Errorf("looking for acts of %d entries: at most %d at a time; ask in parts", len(entries), maxBatch)
+	}
+	acted := make(map[string]bool)
+	// What cannot be marked is not asked for: PostgreSQL takes no NUL.
+	entries = slices.DeleteFunc(slices.Clone(entries), func(e string) bool { return !plainText(e, false) })
+	for part := range slices.Chunk(entries, actsBatch) {
+		found, err := d.store.Acted(ctx, part)
+		if err != nil {
+			return nil, fmt.Errorf("looking for acts of %d entries: %w", len(entries), err)
+		}
+		for _, e := range found {
+			acted[e] = true
+		}
+	}
+	return acted, nil
+}
+
+// ForgetActs deletes which entries of a node were acted on before then, once the
+// node's record holds their outcome.
+func (d *Decisions) ForgetActs(ctx context.Context, node string, before time.Time) error {
+	if node == "" || len(node) > maxName || strings.Contains(node, "/") || !plainText(node, false) {
+		return fmt.Errorf("forgetting acts of node %.64q: that is no name of a node", node)
+	}
+	for {
+		n, err := d.store.ForgetActs(ctx, node+"/", toMicro(before), maxBatch)
+		if err != nil {
+			return fmt.Errorf("forgetting acts of node %s: %w", node, err)
+		}
+		if n < maxBatch {
+			return nil
 		}
 	}
 }
@@ -509,7 +617,7 @@ func (d *Decisions) Reconcile(ctx context.Context, now time.Time) error {
 }
 
 // Run reconciles and sweeps until ctx ends, and hands each decision that expired
-// to told, once among all nodes. An error of the store costs one round: what acts
+// to told, at most once among all nodes (a notice is sure; see [WithNotices]). An error of the store costs one round: what acts
 // is in memory, and ends on time. It returns the error of ctx.
 func (d *Decisions) Run(ctx context.Context, every time.Duration, now func() time.Time, told func(Decision)) error {
 	tick := time.NewTicker(every)
@@ -570,6 +678,9 @@ func (d *Decisions) release() { d.writing <- struct{}{} }
 const idAlphabet = "0123456789abcdefghjkmnpqrstvwxyz"
 
 var idEncoding = base32.NewEncoding(idAlphabet).WithPadding(base32.NoPadding)
+
+// isID reports whether a decision can have the id.
+func isID(id string) bool { return len(id) == decisionIDLen && strings.Trim(id, idAlphabet) == "" }
 
 // newID is unguessable and sorts by time: 48 bits of Unix milliseconds, 80 bits of
 // chance.

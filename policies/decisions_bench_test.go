@@ -103,15 +103,19 @@ func TestMatchAllocatesNothing(t *testing.T) {
 }
 
 func BenchmarkRegister(b *testing.B) {
-	d := open(b, openSQLStore(b), noon)
-	b.ReportAllocs()
-	i := 0
-	for b.Loop() {
-		n := ruleDecision(policies.ScopeASN, fmt.Sprint(i+1))
-		if _, err := d.Register(b.Context(), n, noon); err != nil {
-			b.Fatal(err)
-		}
-		i++
+	for _, name := range places[1:] {
+		b.Run(name, func(b *testing.B) {
+			d := openTelling(b, openPlace(b, name).store)
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				n := ruleDecision(policies.ScopeASN, fmt.Sprint(i+1))
+				if _, err := d.Register(b.Context(), n, noon); err != nil {
+					b.Fatal(err)
+				}
+				i++
+			}
+		})
 	}
 }
 

@@ -2,12 +2,9 @@ package policies_test
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -15,34 +12,10 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/pressly/goose/v3"
-	_ "modernc.org/sqlite"
 
 	"github.com/kidoban/kidoban/policies"
 	"github.com/kidoban/kidoban/rules"
 )
-
-// openSQLite is an empty, migrated database.
-func openSQLite(t testing.TB) *sql.DB {
-	t.Helper()
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "test.db")+"?_pragma=journal_mode(wal)&_pragma=busy_timeout(5000)&_pragma=synchronous(normal)")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
-	dir, err := fs.Sub(policies.Migrations, "migrations/sqlite")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, db, dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := p.Up(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	return db
-}
 
 func openSQLStore(t testing.TB) *policies.SQLStore {
 	t.Helper()
@@ -74,7 +47,7 @@ func register(t testing.TB, d *policies.Decisions, n policies.Decision, now time
 	if err != nil {
 		t.Fatalf("registering %s %s: %v", n.Scope, n.Value, err)
 	}
-	return out
+	return out.Decision
 }
 
 func at(address string) policies.Subject {
@@ -83,10 +56,6 @@ func at(address string) policies.Subject {
 
 // TestStores is what every store must do, seen through the live set.
 func TestStores(t *testing.T) {
-	stores := map[string]func(testing.TB) policies.DecisionStore{
-		"memory": func(testing.TB) policies.DecisionStore { return policies.NewMemoryStore() },
-		"sqlite": func(t testing.TB) policies.DecisionStore { return openSQLStore(t) },
-	}
 	for _, sc := range []struct {
 		name string
 		run  func(*testing.T, policies.DecisionStore)
@@ -113,7 +82,7 @@ func TestStores(t *testing.T) {
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("(-registered +matched):\n%s", diff)
 			}
-			stored, err := open(t, s, noon).Get(want.ID, noon)
+			stored, err := open(t, s, noon).Get(t.Context(), want.ID, noon)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -168,14 +137,14 @@ func TestStores(t *testing.T) {
 			n := ruleDecision("network", "203.0.113.0/24")
 			n.Until = noon.Add(5 * time.Hour)
 			r := register(t, d, n, noon)
-			l, err := d.Lift(t.Context(), r.ID, "sato", noon.Add(time.Minute))
+			l, err := d.Lift(t.Context(), r.ID, policies.Act{By: "sato"}, noon.Add(time.Minute))
 			if err != nil {
 				t.Fatal(err)
 			}
 			if l.LiftedBy != "sato" || !l.Lifted.Equal(noon.Add(time.Minute)) || !l.HoldOff.Equal(n.Until) {
 				t.Errorf("got %+v", l)
 			}
-			again, err := d.Lift(t.Context(), r.ID, "suzuki", noon.Add(2*time.Minute))
+			again, err := d.Lift(t.Context(), r.ID, policies.Act{By: "suzuki"}, noon.Add(2*time.Minute))
 			if diff := cmp.Diff(l, again); err != nil || diff != "" {
 				t.Errorf("lifting twice: %v (-first +second):\n%s", err, diff)
 			}
@@ -199,7 +168,7 @@ func TestStores(t *testing.T) {
 		{"a lagging node is held off before it knows of the lifting", func(t *testing.T, s policies.DecisionStore) {
 			a, b := open(t, s, noon), open(t, s, noon)
 			r := register(t, a, ruleDecision("asn", "64500"), noon)
-			if _, err := a.Lift(t.Context(), r.ID, "sato", noon); err != nil {
+			if _, err := a.Lift(t.Context(), r.ID, policies.Act{By: "sato"}, noon); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := b.Register(t.Context(), ruleDecision("asn", "64500"), noon); !errors.Is(err, policies.ErrHeldOff) {
@@ -211,7 +180,7 @@ func TestStores(t *testing.T) {
 			for i, tc := range []struct{ length, want time.Duration }{{time.Minute, time.Hour}, {3 * time.Hour, 3 * time.Hour}, {72 * time.Hour, 24 * time.Hour}} {
 				n := ruleDecision("asn", fmt.Sprint(64500+i))
 				n.Until = noon.Add(tc.length)
-				l, err := d.Lift(t.Context(), register(t, d, n, noon).ID, "sato", noon)
+				l, err := d.Lift(t.Context(), register(t, d, n, noon).ID, policies.Act{By: "sato"}, noon)
 				if got := l.HoldOff.Sub(noon); err != nil || got != tc.want {
 					t.Errorf("of %v: got %v, %v, want %v", tc.length, got, err, tc.want)
 				}
@@ -221,14 +190,14 @@ func TestStores(t *testing.T) {
 			d := open(t, s, noon)
 			r := register(t, d, operatorDecision("asn", "64500"), noon)
 			for name, id := range map[string]string{"unknown": "nothing", "ended": r.ID} {
-				if _, err := d.Lift(t.Context(), id, "sato", noon.Add(2*time.Hour)); !errors.Is(err, policies.ErrNotFound) {
+				if _, err := d.Lift(t.Context(), id, policies.Act{By: "sato"}, noon.Add(2*time.Hour)); !errors.Is(err, policies.ErrNotFound) {
 					t.Errorf("%s: got %v, want ErrNotFound", name, err)
 				}
 			}
-			if _, err := d.Get("nothing", noon); !errors.Is(err, policies.ErrNotFound) {
+			if _, err := d.Get(t.Context(), "nothing", noon); !errors.Is(err, policies.ErrNotFound) {
 				t.Errorf("Get: got %v, want ErrNotFound", err)
 			}
-			if _, err := d.Lift(t.Context(), r.ID, "", noon); err == nil {
+			if _, err := d.Lift(t.Context(), r.ID, policies.Act{}, noon); err == nil {
 				t.Error("lifted by nobody")
 			}
 		}},
@@ -236,7 +205,7 @@ func TestStores(t *testing.T) {
 			a, b := open(t, s, noon), open(t, s, noon)
 			want := register(t, a, operatorDecision("asn", "64500"), noon)
 			lifted := register(t, a, operatorDecision("asn", "64501"), noon)
-			if _, err := a.Lift(t.Context(), lifted.ID, "sato", noon); err != nil {
+			if _, err := a.Lift(t.Context(), lifted.ID, policies.Act{By: "sato"}, noon); err != nil {
 				t.Fatal(err)
 			}
 			replaced := register(t, a, operatorDecision("asn", "64502"), noon)
@@ -288,7 +257,7 @@ func TestStores(t *testing.T) {
 			if got, _ := b.Match(who, noon); got.ID != r.ID {
 				t.Errorf("got %q, want %q", got.ID, r.ID)
 			}
-			if _, err := a.Lift(t.Context(), r.ID, "sato", noon); err != nil {
+			if _, err := a.Lift(t.Context(), r.ID, policies.Act{By: "sato"}, noon); err != nil {
 				t.Fatal(err)
 			}
 			reconcile()
@@ -306,14 +275,14 @@ func TestStores(t *testing.T) {
 			if !errors.As(err, &faults) {
 				t.Fatalf("got %v, want field errors", err)
 			}
-			if page, _, err := d.List(policies.DecisionQuery{}, noon); err != nil || len(page) != 0 {
+			if page, _, err := d.List(t.Context(), policies.DecisionQuery{}, noon); err != nil || len(page) != 0 {
 				t.Errorf("got %v, %v, want nothing", page, err)
 			}
 		}},
 		{"a hold-off stops only its own", func(t *testing.T, s policies.DecisionStore) {
 			d := open(t, s, noon)
 			r := register(t, d, ruleDecision("asn", "64500"), noon)
-			if _, err := d.Lift(t.Context(), r.ID, "sato", noon); err != nil {
+			if _, err := d.Lift(t.Context(), r.ID, policies.Act{By: "sato"}, noon); err != nil {
 				t.Fatal(err)
 			}
 			got, err := open(t, s, noon).RegisterAll(t.Context(), []policies.Decision{ruleDecision("asn", "64500"), ruleDecision("asn", "64501")}, noon)
@@ -351,7 +320,7 @@ func TestStores(t *testing.T) {
 				r := register(t, d, n, noon.Add(time.Duration(i)*time.Second))
 				names[r.ID] = r.Value
 				if r.Value == "64500" {
-					if _, err := d.Lift(t.Context(), r.ID, "sato", noon.Add(time.Minute)); err != nil {
+					if _, err := d.Lift(t.Context(), r.ID, policies.Act{By: "sato"}, noon.Add(time.Minute)); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -375,7 +344,7 @@ func TestStores(t *testing.T) {
 					q.Limit = limit
 					var got []string
 					for pages := 0; pages < 10; pages++ {
-						page, next, err := d.List(q, noon.Add(2*time.Minute))
+						page, next, err := d.List(t.Context(), q, noon.Add(2*time.Minute))
 						if err != nil {
 							t.Fatalf("%s: %v", tc.name, err)
 						}
@@ -393,7 +362,7 @@ func TestStores(t *testing.T) {
 			}
 			for _, q := range []policies.DecisionQuery{{Limit: 201}, {Limit: -1}, {Address: "x"}, {State: "gone"}, {Value: "7"}, {Scope: "user"}, {Cursor: "%"}} {
 				var faults policies.FieldErrors
-				if _, _, err := d.List(q, noon); !errors.As(err, &faults) {
+				if _, _, err := d.List(t.Context(), q, noon); !errors.As(err, &faults) {
 					t.Errorf("%+v: got %v, want field errors", q, err)
 				}
 			}
@@ -406,13 +375,13 @@ func TestStores(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if _, err := d.Get(r.ID, noon); !errors.Is(err, policies.ErrNotFound) {
+			if _, err := d.Get(t.Context(), r.ID, noon); !errors.Is(err, policies.ErrNotFound) {
 				t.Errorf("got %v, want ErrNotFound", err)
 			}
 		}},
 	} {
-		for name, store := range stores {
-			t.Run(sc.name+"/"+name, func(t *testing.T) { sc.run(t, store(t)) })
+		for _, name := range places {
+			t.Run(sc.name+"/"+name, func(t *testing.T) { sc.run(t, openPlace(t, name).store) })
 		}
 	}
 }
@@ -527,7 +496,7 @@ func TestNotDurableIsNotVisible(t *testing.T) {
 	if got, _ := d.Match(policies.Subject{ASN: 64501}, noon); got.ID != "" {
 		t.Error("visible without being durable")
 	}
-	if _, err := d.Lift(t.Context(), r.ID, "sato", noon); !errors.Is(err, s.fail) {
+	if _, err := d.Lift(t.Context(), r.ID, policies.Act{By: "sato"}, noon); !errors.Is(err, s.fail) {
 		t.Errorf("got %v, want %v", err, s.fail)
 	}
 	if got, _ := d.Match(policies.Subject{ASN: 64500}, noon); got.ID != r.ID {
@@ -574,7 +543,7 @@ func TestConcurrentUse(t *testing.T) {
 					t.Error(err)
 				}
 				if err == nil && i%5 == w {
-					if _, err := d.Lift(context.Background(), r.ID, "sato", noon); err != nil {
+					if _, err := d.Lift(context.Background(), r.ID, policies.Act{By: "sato"}, noon); err != nil {
 						t.Error(err)
 					}
 				}

@@ -13,6 +13,10 @@
 // that made the decision, or a node that lags behind, cannot bring it back.
 // Reading takes no lock and allocates nothing.
 //
+// [Outbox] keeps what is to be told. A notice comes into being in the transaction
+// of what it tells of, or not at all; it is handed out until it is settled, to one
+// holder at a time.
+//
 // [Backend] describes a protected service as data: what its routes do, how its
 // answers tell success from failure, what it accepts as proof, how it says who
 // somebody is. A preset is read strictly, and all its faults are told at once.
@@ -34,7 +38,7 @@
 //
 // # What it does not do
 //
-// It reads no request, writes no response and knows no Caddy. It sends no notice:
-// it tells what changed, once, to whoever subscribed. Network messages between
+// It reads no request, writes no response and knows no Caddy. It delivers no
+// notice: it keeps them for whoever does, and tells subscribers what changed. Network messages between
 // nodes are not its affair either; what other nodes committed it learns from SQL.
 package policies

@@ -17,7 +17,7 @@ import (
 // may match; one at a time may put and drop. A reader sees each decision as it was
 // before or after a change, never in between.
 //
-// A decision takes about 200 bytes here, text included; a million of them with
+// A decision takes about 200 bytes here, text included, and its entry of the record; a million of them with
 // distinct subjects about 250 MB, prefix table included (see BenchmarkMatch).
 type index struct {
 	prefixes atomic.Pointer[bart.Table[*entry]] // replaced as a whole; tables share their unchanged parts
@@ -34,12 +34,13 @@ type index struct {
 type entry struct {
 	next     *entry
 	prose    *sharedProse
-	text     string // id, then value: one allocation
+	text     string // id, value and entry: one allocation
 	created  int64  // times in Unix microseconds, 0 for none
 	until    int64
 	window   int64
 	revision uint64
 	idLen    uint8
+	entryLen uint8
 	scope    uint8 // position in scopes
 	action   rules.Action
 	shadow   bool
@@ -61,7 +62,8 @@ type sharedProse struct {
 }
 
 func (e *entry) id() string    { return e.text[:e.idLen] }
-func (e *entry) value() string { return e.text[e.idLen:] }
+func (e *entry) value() string { return e.text[e.idLen : len(e.text)-int(e.entryLen)] }
+func (e *entry) entry() string { return e.text[len(e.text)-int(e.entryLen):] }
 
 func (e *entry) decision() Decision {
 	mode := rules.Enforce
@@ -70,7 +72,7 @@ func (e *entry) decision() Decision {
 	}
 	return Decision{
 		ID: e.id(), Scope: scopes[e.scope], Value: e.value(), Action: e.action, Mode: mode,
-		Origin: e.prose.origin, By: e.prose.by, Rule: e.prose.rule, Reason: e.prose.reason, Incident: e.prose.incident,
+		Origin: e.prose.origin, By: e.prose.by, Rule: e.prose.rule, Reason: e.prose.reason, Incident: e.prose.incident, Entry: e.entry(),
 		Window: fromMicros(e.window), Created: fromMicros(e.created), Until: fromMicros(e.until),
 	}
 }
@@ -277,9 +279,9 @@ func (x *index) put(d *Decision, revision uint64, bulk bool) bool {
 		}
 	}
 	x.replace(d.Scope, d.Value, &entry{
-		next: head, prose: x.share(d), text: d.ID + d.Value,
+		next: head, prose: x.share(d), text: d.ID + d.Value + d.Entry,
 		created: micros(d.Created), until: micros(d.Until), window: micros(d.Window), revision: revision,
-		idLen: uint8(len(d.ID)), scope: uint8(scope), action: d.Action, shadow: d.Mode == rules.Shadow,
+		idLen: uint8(len(d.ID)), entryLen: uint8(len(d.Entry)), scope: uint8(scope), action: d.Action, shadow: d.Mode == rules.Shadow,
 		weight: weigh(d.Origin, d.Action),
 	}, bulk)
 	x.size.Add(1)

@@ -21,7 +21,8 @@ import (
 // answers "what would have happened" before anything is enforced.
 //
 // Counting takes one uncontended lock of a few dozen nanoseconds. What was counted
-// since the last Flush is lost with the process. Between two flushes at most
+// since the last Flush is lost with the process; what a database did not say
+// whether it committed is counted again. Between two flushes at most
 // 16 x 1,024 different rows are kept; beyond, rule and control are counted as
 // "(other)". The table keeps 400 days.
 type Ledger struct {
@@ -127,11 +128,10 @@ func (l *Ledger) Flush(ctx context.Context) error {
 }
 
 func (l *Ledger) write(ctx context.Context, counts map[ledgerKey]int64) error {
-	tx, err := l.db.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback()
+	return l.dialect.transact(ctx, l.db, func(tx *sql.Tx) error { return l.add(ctx, tx, counts) })
+}
+
+func (l *Ledger) add(ctx context.Context, tx *sql.Tx, counts map[ledgerKey]int64) error {
 	stmt, err := tx.PrepareContext(ctx, l.dialect.sql(`INSERT INTO ledger (hour, control, action, reason, rule, shadow, device, count)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (hour, control, action, reason, rule, shadow, device)
 		DO UPDATE SET count = ledger.count + excluded.count`))
@@ -151,10 +151,8 @@ func (l *Ledger) write(ctx context.Context, counts map[ledgerKey]int64) error {
 		}
 	}
 	latest := keys[len(keys)-1].hour * 3600
-	if _, err := tx.ExecContext(ctx, l.dialect.sql(`DELETE FROM ledger WHERE hour < ?`), latest-int64(keepLedger/time.Second)); err != nil {
-		return err
-	}
-	return tx.Commit()
+	_, err = tx.ExecContext(ctx, l.dialect.sql(`DELETE FROM ledger WHERE hour < ?`), latest-int64(keepLedger/time.Second))
+	return err
 }
 
 func bit(b bool) int64 {

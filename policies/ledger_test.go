@@ -24,7 +24,18 @@ func openLedger(t testing.TB) *policies.Ledger {
 }
 
 func TestLedger(t *testing.T) {
-	l := openLedger(t)
+	for _, name := range places[1:] {
+		t.Run(name, func(t *testing.T) {
+			l, err := policies.NewLedger(openPlace(t, name).db, name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			testLedger(t, l)
+		})
+	}
+}
+
+func testLedger(t *testing.T, l *policies.Ledger) {
 	count := func(n int, at time.Time, control string, action rules.Action, reason policies.Reason, rule rules.ID, shadow, device bool) {
 		for range n {
 			l.Count(at, control, action, reason, rule, shadow, device)

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,6 +20,9 @@ type MemoryStore struct {
 	revision uint64              // guarded by mu, as all below
 	byID     map[string]Stored   // all
 	live     map[identity]string // ids of those in state live
+	acts     map[string]time.Time
+
+	notices *memoryNotices
 }
 
 // identity is what two decisions must share to be one that is extended.
@@ -38,8 +42,15 @@ func identityOf(d Decision) identity {
 
 // NewMemoryStore is empty.
 func NewMemoryStore() *MemoryStore {
-	return &MemoryStore{byID: make(map[string]Stored), live: make(map[identity]string)}
+	return &MemoryStore{
+		byID: make(map[string]Stored), live: make(map[identity]string), acts: make(map[string]time.Time),
+		notices: &memoryNotices{all: make(map[string]*memoryNotice)},
+	}
 }
+
+// Outbox opens the outbox to which updates of m put their notices. Each is a
+// deliverer of its own.
+func (m *MemoryStore) Outbox() *Outbox { return newOutbox(m.notices) }
 
 // Update implements [DecisionStore].
 func (m *MemoryStore) Update(ctx context.Context, do func(DecisionTx) error) (uint64, error) {
@@ -48,7 +59,7 @@ func (m *MemoryStore) Update(ctx context.Context, do func(DecisionTx) error) (ui
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	tx := &memoryTx{m: m, revision: m.revision + 1, undo: make(map[string]*Stored)}
+	tx := &memoryTx{m: m, revision: m.revision + 1, undo: make(map[string]*Stored), acts: make(map[string]time.Time)}
 	if err := do(tx); err != nil {
 		for id, old := range tx.undo {
 			m.setLocked(id, old)
@@ -56,6 +67,16 @@ func (m *MemoryStore) Update(ctx context.Context, do func(DecisionTx) error) (ui
 		return 0, err
 	}
 	m.revision++
+	for entry, at := range tx.acts {
+		if _, marked := m.acts[entry]; !marked {
+			m.acts[entry] = at
+		}
+	}
+	for _, n := range tx.intents {
+		if _, err := m.notices.put(ctx, n.Notice, n.now); err != nil {
+			return 0, err // none: it fails never
+		}
+	}
 	return m.revision, nil
 }
 
@@ -71,6 +92,55 @@ func (m *MemoryStore) Since(_ context.Context, revision uint64, now time.Time, e
 		}
 	}
 	return latest, nil
+}
+
+// Due implements [DecisionStore].
+func (m *MemoryStore) Due(_ context.Context, now, then time.Time) (bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range m.byID {
+		if s.untold(now) || s.past(then) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// untold reports whether a sweep at now is to tell of s.
+func (s Stored) untold(now time.Time) bool {
+	return (s.State == StateLive || s.State == StateLapsed) && !s.Until.After(now)
+}
+
+// past reports whether s is to be deleted as of then.
+func (s Stored) past(then time.Time) bool {
+	return (s.State == StateLifted || s.State == StateExpired) && s.Until.Before(then) && s.HoldOff.Before(then)
+}
+
+// Acted implements [DecisionStore].
+func (m *MemoryStore) Acted(_ context.Context, entries []string) ([]string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var acted []string
+	for _, e := range entries {
+		if _, ok := m.acts[e]; ok {
+			acted = append(acted, e)
+		}
+	}
+	return acted, nil
+}
+
+// ForgetActs implements [DecisionStore].
+func (m *MemoryStore) ForgetActs(_ context.Context, prefix string, before time.Time, limit int) (int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	deleted := 0
+	for entry, at := range m.acts {
+		if deleted < limit && strings.HasPrefix(entry, prefix) && at.Before(before) {
+			delete(m.acts, entry)
+			deleted++
+		}
+	}
+	return deleted, nil
 }
 
 // ByID implements [DecisionStore].
@@ -141,6 +211,26 @@ type memoryTx struct {
 	m        *MemoryStore // locked
 	revision uint64
 	undo     map[string]*Stored // what was there before; nil for nothing
+	acts     map[string]time.Time
+	intents  []memoryIntent
+}
+
+type memoryIntent struct {
+	Notice
+	now time.Time
+}
+
+func (tx *memoryTx) Act(entry string, now time.Time) error {
+	tx.acts[entry] = now
+	return nil
+}
+
+func (tx *memoryTx) Intend(n Notice, now time.Time) error {
+	if err := n.check(); err != nil {
+		return err
+	}
+	tx.intents = append(tx.intents, memoryIntent{n, now})
+	return nil
 }
 
 func (tx *memoryTx) ByID(id string) (Stored, error) { return tx.m.byIDLocked(id) }
@@ -178,7 +268,7 @@ func (tx *memoryTx) remember(id string) {
 func (tx *memoryTx) Untold(now time.Time, limit int) ([]Stored, error) {
 	var found []Stored
 	for _, s := range tx.m.byID {
-		if (s.State == StateLive || s.State == StateLapsed) && !s.Until.After(now) {
+		if s.untold(now) {
 			found = append(found, s)
 		}
 	}
@@ -186,13 +276,14 @@ func (tx *memoryTx) Untold(now time.Time, limit int) ([]Stored, error) {
 	return found[:min(limit, len(found))], nil
 }
 
-func (tx *memoryTx) Purge(then time.Time, limit int) error {
+func (tx *memoryTx) Purge(then time.Time, limit int) (int, error) {
+	deleted := 0
 	for id, s := range tx.m.byID {
-		if limit > 0 && (s.State == StateLifted || s.State == StateExpired) && s.Until.Before(then) && s.HoldOff.Before(then) {
+		if deleted < limit && s.past(then) {
 			tx.remember(id)
 			tx.m.setLocked(id, nil)
-			limit--
+			deleted++
 		}
 	}
-	return nil
+	return deleted, nil
 }

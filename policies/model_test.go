@@ -67,10 +67,20 @@ func covers(d policies.Decision, s policies.Subject) bool {
 // TestAgainstModel registers, extends, lifts, lets expire, sweeps, reconciles and
 // restarts in any order, with prefixes that overlap, and asks after each step.
 func TestAgainstModel(t *testing.T) {
+	for _, name := range places {
+		t.Run(name, func(t *testing.T) {
+			fewerChecks(t, name, "15")
+			againstModel(t, openPlace(t, name))
+		})
+	}
+}
+
+func againstModel(t *testing.T, p place) {
 	rapid.Check(t, func(t *rapid.T) {
 		var m model
 		now := noon
-		store := policies.NewMemoryStore()
+		p.clear(t)
+		store := p.store
 		openNode := func() *policies.Decisions {
 			d, err := policies.OpenDecisions(t.Context(), store, now)
 			if err != nil {
@@ -134,7 +144,7 @@ func TestAgainstModel(t *testing.T) {
 						return
 					}
 				}
-				m.all = append(m.all, got)
+				m.all = append(m.all, got.Decision)
 			},
 			"lift": func(t *rapid.T) {
 				if len(m.all) == 0 {
@@ -142,7 +152,7 @@ func TestAgainstModel(t *testing.T) {
 				}
 				i := rapid.IntRange(0, len(m.all)-1).Draw(t, "which")
 				live := m.all[i].Live(now)
-				got, err := nodes[rapid.IntRange(0, 1).Draw(t, "node")].Lift(t.Context(), m.all[i].ID, "sato", now)
+				got, err := nodes[rapid.IntRange(0, 1).Draw(t, "node")].Lift(t.Context(), m.all[i].ID, policies.Act{By: "sato"}, now)
 				if wantErr := !live && m.all[i].Lifted.IsZero(); wantErr != (err != nil) {
 					t.Fatalf("got %v, want an error: %v", err, wantErr)
 				}

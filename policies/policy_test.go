@@ -50,7 +50,7 @@ func TestNoticeForm(t *testing.T) {
 	at := time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC)
 	golden(t, "notice.json", policies.Notice{
 		Key: "decision.expired/01J/hook", Channel: "webhook", Template: "decision.expired", To: "hook:soc",
-		Values: map[string]string{"value": "203.0.113.7"}, State: policies.Pending, Created: at, Attempts: 1,
-		Next: at.Add(time.Minute), MessageID: "<decision.expired.01J@kidoban>",
+		Values: map[string]string{"value": "203.0.113.7"}, State: policies.Leased, Owner: "node-1", Created: at, Attempts: 1,
+		Next: at.Add(time.Minute), MessageID: "<4kq7m2xw5jv3f6a2zt7bqd5n2y@kidoban>",
 	})
 }

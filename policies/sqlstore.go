@@ -39,7 +39,8 @@ func NewSQLStore(db *sql.DB, dialectName string) (*SQLStore, error) {
 	return &SQLStore{db: db, dialect: d}, nil
 }
 
-// dialect is how a database wants its statements. Ours differ in placeholders only.
+// dialect is how a database wants its statements. Ours differ in placeholders, and
+// in how locks are taken: see transact and sqlNotices.claim.
 type dialect string
 
 func parseDialect(name string) (dialect, error) {
@@ -70,30 +71,28 @@ func (d dialect) sql(query string) string {
 	return b.String()
 }
 
-const decisionColumns = `id, scope, value, action, mode, origin, made_by, rule, reason, incident, window_start, created, until, lifted, lifted_by, hold_off, state, revision`
+const decisionColumns = `id, scope, value, action, mode, origin, made_by, rule, reason, incident, window_start, created, until, lifted, lifted_by, hold_off, entry, state, revision`
 
 // Update implements [DecisionStore].
 func (s *SQLStore) Update(ctx context.Context, do func(DecisionTx) error) (uint64, error) {
-	tx, err := s.db.BeginTx(ctx, nil)
-	if err != nil {
-		return 0, fmt.Errorf("beginning: %w", err)
-	}
-	defer tx.Rollback()
-	// The first statement writes: SQLite takes its write lock with a fresh view,
-	// PostgreSQL locks the row until the commit.
 	var revision int64
-	err = tx.QueryRowContext(ctx, `UPDATE decisions_revision SET revision = revision + 1 WHERE one = 1 RETURNING revision`).Scan(&revision)
-	if err != nil {
-		return 0, fmt.Errorf("taking the next revision: %w", err)
-	}
-	t := &sqlTx{ctx: ctx, tx: tx, dialect: s.dialect, revision: revision, prepared: make(map[string]*sql.Stmt)}
-	err = do(t)
-	t.close()
+	err := s.dialect.transact(ctx, s.db, func(tx *sql.Tx) error {
+		// The first statement writes: SQLite takes its write lock with a fresh view,
+		// PostgreSQL locks the row until the commit.
+		err := tx.QueryRowContext(ctx, `UPDATE decisions_revision SET revision = revision + 1 WHERE one = 1 RETURNING revision`).Scan(&revision)
+		if err != nil {
+			return fmt.Errorf("taking the next revision: %w", err)
+		}
+		t := &sqlTx{ctx: ctx, tx: tx, dialect: s.dialect, revision: revision, prepared: make(map[string]*sql.Stmt),
+			intents: intents{dialect: s.dialect, tx: tx}}
+		defer t.close()
+		if err := do(t); err != nil {
+			return err
+		}
+		return t.intents.flush(ctx)
+	})
 	if err != nil {
 		return 0, err
-	}
-	if err := tx.Commit(); err != nil {
-		return 0, fmt.Errorf("committing: %w", err)
 	}
 	return uint64(revision), nil
 }
@@ -209,6 +208,7 @@ func allDecisions(rows *sql.Rows) ([]Stored, error) {
 // share are kept once; the bound of that memory is per query.
 type decisionRow struct {
 	id, value string
+	entry     string
 	shared    [8]sharedText // scope, mode, origin, made_by, rule, reason, incident, lifted_by
 	numbers   [8]int64      // action, window_start, created, until, lifted, hold_off, state, revision
 	targets   []any
@@ -222,7 +222,7 @@ func newDecisionRow() *decisionRow {
 	}
 	t, n := &r.shared, &r.numbers
 	r.targets = []any{&r.id, &t[0], &r.value, &n[0], &t[1], &t[2], &t[3], &t[4], &t[5], &t[6],
-		&n[1], &n[2], &n[3], &n[4], &t[7], &n[5], &n[6], &n[7]}
+		&n[1], &n[2], &n[3], &n[4], &t[7], &n[5], &r.entry, &n[6], &n[7]}
 	return r
 }
 
@@ -233,7 +233,7 @@ func (r *decisionRow) stored() Stored {
 			ID: r.id, Scope: Scope(t[0].text), Value: r.value, Action: rules.Action(n[0]), Mode: rules.Mode(t[1].text),
 			Origin: Origin(t[2].text), By: t[3].text, Rule: rules.ID(t[4].text), Reason: t[5].text, Incident: t[6].text,
 			Window: fromMicros(n[1]), Created: fromMicros(n[2]), Until: fromMicros(n[3]),
-			Lifted: fromMicros(n[4]), LiftedBy: t[7].text, HoldOff: fromMicros(n[5]),
+			Lifted: fromMicros(n[4]), LiftedBy: t[7].text, HoldOff: fromMicros(n[5]), Entry: r.entry,
 		},
 		State: State(n[6]), Revision: uint64(n[7]),
 	}
@@ -273,6 +273,7 @@ type sqlTx struct {
 	dialect  dialect
 	revision int64
 	prepared map[string]*sql.Stmt
+	intents  intents
 }
 
 func (t *sqlTx) close() {
@@ -281,12 +282,18 @@ func (t *sqlTx) close() {
 	}
 }
 
-// stmt prepares a statement once for all decisions of an update.
+// stmt is a statement, prepared once for all decisions of an update; nil on
+// PostgreSQL, whose driver keeps prepared statements by itself for as long as the
+// connection lives. Ours would cost two more round trips each, while every other
+// node waits.
 func (t *sqlTx) stmt(query string) (*sql.Stmt, error) {
+	if t.dialect == "postgres" {
+		return nil, nil
+	}
 	if s := t.prepared[query]; s != nil {
 		return s, nil
 	}
-	s, err := t.tx.PrepareContext(t.ctx, t.dialect.sql(query))
+	s, err := t.tx.PrepareContext(t.ctx, query)
 	if err != nil {
 		return nil, fmt.Errorf("preparing a statement: %w", err)
 	}
@@ -294,21 +301,47 @@ func (t *sqlTx) stmt(query string) (*sql.Stmt, error) {
 	return s, nil
 }
 
+func (t *sqlTx) exec(query string, args ...any) error {
+	s, err := t.stmt(query)
+	switch {
+	case err != nil:
+		return err
+	case s == nil:
+		_, err = t.tx.ExecContext(t.ctx, t.dialect.sql(query), args...)
+	default:
+		_, err = s.ExecContext(t.ctx, args...)
+	}
+	return err
+}
+
+func (t *sqlTx) query(query string, args ...any) (*sql.Row, error) {
+	s, err := t.stmt(query)
+	switch {
+	case err != nil:
+		return nil, err
+	case s == nil:
+		return t.tx.QueryRowContext(t.ctx, t.dialect.sql(query), args...), nil
+	default:
+		return s.QueryRowContext(t.ctx, args...), nil
+	}
+}
+
 func (t *sqlTx) ByID(id string) (Stored, error) {
-	s, err := t.stmt(selectByID)
+	row, err := t.query(selectByID, id)
 	if err != nil {
 		return Stored{}, err
 	}
-	return oneDecision(s.QueryRowContext(t.ctx, id))
+	return oneDecision(row)
 }
 
 func (t *sqlTx) Live(d Decision) (Stored, bool, error) {
-	s, err := t.stmt(`SELECT ` + decisionColumns + ` FROM decisions
-		WHERE state = 0 AND value = ? AND scope = ? AND origin = ? AND made_by = ? AND rule = ? AND action = ? AND mode = ?`)
+	row, err := t.query(`SELECT `+decisionColumns+` FROM decisions
+		WHERE state = 0 AND value = ? AND scope = ? AND origin = ? AND made_by = ? AND rule = ? AND action = ? AND mode = ?`,
+		d.Value, string(d.Scope), string(d.Origin), d.By, string(d.Rule), int64(d.Action), string(d.Mode))
 	if err != nil {
 		return Stored{}, false, err
 	}
-	found, err := oneDecision(s.QueryRowContext(t.ctx, d.Value, string(d.Scope), string(d.Origin), d.By, string(d.Rule), int64(d.Action), string(d.Mode)))
+	found, err := oneDecision(row)
 	if errors.Is(err, ErrNotFound) {
 		return Stored{}, false, nil
 	}
@@ -316,27 +349,25 @@ func (t *sqlTx) Live(d Decision) (Stored, bool, error) {
 }
 
 func (t *sqlTx) HoldOff(rule rules.ID, scope Scope, value string) (time.Time, error) {
-	s, err := t.stmt(`SELECT COALESCE(MAX(hold_off), 0) FROM decisions WHERE hold_off > 0 AND value = ? AND rule = ? AND scope = ?`)
+	row, err := t.query(`SELECT COALESCE(MAX(hold_off), 0) FROM decisions WHERE hold_off > 0 AND value = ? AND rule = ? AND scope = ?`,
+		value, string(rule), string(scope))
 	if err != nil {
 		return time.Time{}, err
 	}
 	var end int64
-	if err := s.QueryRowContext(t.ctx, value, string(rule), string(scope)).Scan(&end); err != nil {
+	if err := row.Scan(&end); err != nil {
 		return time.Time{}, fmt.Errorf("reading hold-offs: %w", err)
 	}
 	return fromMicros(end), nil
 }
 
 func (t *sqlTx) Put(d Decision, state State) error {
-	s, err := t.stmt(`INSERT INTO decisions (` + decisionColumns + `) VALUES (?` + strings.Repeat(", ?", strings.Count(decisionColumns, ",")) + `)
+	err := t.exec(`INSERT INTO decisions (`+decisionColumns+`) VALUES (?`+strings.Repeat(", ?", strings.Count(decisionColumns, ","))+`)
 		ON CONFLICT (id) DO UPDATE SET reason = excluded.reason, incident = excluded.incident, window_start = excluded.window_start,
-		until = excluded.until, lifted = excluded.lifted, lifted_by = excluded.lifted_by, hold_off = excluded.hold_off,
-		state = excluded.state, revision = excluded.revision`)
-	if err != nil {
-		return err
-	}
-	_, err = s.ExecContext(t.ctx, d.ID, string(d.Scope), d.Value, int64(d.Action), string(d.Mode), string(d.Origin), d.By, string(d.Rule), d.Reason, d.Incident,
-		micros(d.Window), micros(d.Created), micros(d.Until), micros(d.Lifted), d.LiftedBy, micros(d.HoldOff), int64(state), t.revision)
+		until = excluded.until, lifted = excluded.lifted, lifted_by = excluded.lifted_by, hold_off = excluded.hold_off, entry = excluded.entry,
+		state = excluded.state, revision = excluded.revision`,
+		d.ID, string(d.Scope), d.Value, int64(d.Action), string(d.Mode), string(d.Origin), d.By, string(d.Rule), d.Reason, d.Incident,
+		micros(d.Window), micros(d.Created), micros(d.Until), micros(d.Lifted), d.LiftedBy, micros(d.HoldOff), d.Entry, int64(state), t.revision)
 	if err != nil {
 		return fmt.Errorf("writing a decision: %w", err)
 	}
@@ -352,11 +383,79 @@ func (t *sqlTx) Untold(now time.Time, limit int) ([]Stored, error) {
 	return allDecisions(rows)
 }
 
-func (t *sqlTx) Purge(then time.Time, limit int) error {
-	_, err := t.tx.ExecContext(t.ctx, t.dialect.sql(`DELETE FROM decisions WHERE id IN
+func (t *sqlTx) Purge(then time.Time, limit int) (int, error) {
+	res, err := t.tx.ExecContext(t.ctx, t.dialect.sql(`DELETE FROM decisions WHERE id IN
 		(SELECT id FROM decisions WHERE state IN (1, 3) AND until < ? AND hold_off < ? LIMIT ?)`), micros(then), micros(then), limit)
 	if err != nil {
-		return fmt.Errorf("deleting old decisions: %w", err)
+		return 0, fmt.Errorf("deleting old decisions: %w", err)
+	}
+	n, err := res.RowsAffected()
+	return int(n), err
+}
+
+func (t *sqlTx) Act(entry string, now time.Time) error {
+	if err := t.exec(`INSERT INTO decision_acts (entry, at) VALUES (?, ?) ON CONFLICT (entry) DO NOTHING`, entry, micros(now)); err != nil {
+		return fmt.Errorf("marking an act: %w", err)
 	}
 	return nil
+}
+
+func (t *sqlTx) Intend(n Notice, now time.Time) error {
+	if err := n.check(); err != nil {
+		return err
+	}
+	_, err := t.intents.put(t.ctx, n, now)
+	return err
+}
+
+// Due implements [DecisionStore].
+func (s *SQLStore) Due(ctx context.Context, now, then time.Time) (due bool, err error) {
+	err = s.db.QueryRowContext(ctx, s.dialect.sql(`SELECT EXISTS (SELECT 1 FROM decisions WHERE state IN (0, 2) AND until <= ?)
+		OR EXISTS (SELECT 1 FROM decisions WHERE state IN (1, 3) AND until < ? AND hold_off < ?)`), micros(now), micros(then), micros(then)).Scan(&due)
+	if err != nil {
+		return false, fmt.Errorf("looking for what is over: %w", err)
+	}
+	return due, nil
+}
+
+// Acted implements [DecisionStore].
+func (s *SQLStore) Acted(ctx context.Context, entries []string) ([]string, error) {
+	if len(entries) == 0 {
+		return nil, nil
+	}
+	args := make([]any, len(entries))
+	for i, e := range entries {
+		args[i] = e
+	}
+	rows, err := s.db.QueryContext(ctx, s.dialect.sql(`SELECT entry FROM decision_acts WHERE entry IN (?`+strings.Repeat(", ?", len(args)-1)+`)`), args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var acted []string
+	for rows.Next() {
+		var entry string
+		if err := rows.Scan(&entry); err != nil {
+			return nil, err
+		}
+		acted = append(acted, entry)
+	}
+	return acted, rows.Err()
+}
+
+// ForgetActs implements [DecisionStore]. What begins with the prefix is a range of
+// the primary key: entries are compared byte by byte.
+func (s *SQLStore) ForgetActs(ctx context.Context, prefix string, before time.Time, limit int) (int, error) {
+	res, err := s.db.ExecContext(ctx, s.dialect.sql(`DELETE FROM decision_acts WHERE entry IN
+		(SELECT entry FROM decision_acts WHERE entry >= ? AND entry < ? AND at < ? LIMIT ?)`), prefix, after(prefix), micros(before), limit)
+	if err != nil {
+		return 0, err
+	}
+	n, err := res.RowsAffected()
+	return int(n), err
+}
+
+// after is the first text behind all that begin with prefix, whose last byte is ASCII.
+func after(prefix string) string {
+	return prefix[:len(prefix)-1] + string(rune(prefix[len(prefix)-1]+1))
 }

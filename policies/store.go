@@ -29,7 +29,8 @@ type Stored struct {
 type DecisionStore interface {
 	// Update runs do in one transaction that no other update overlaps, on this
 	// node or another. The next revision is assigned to it and to all it puts.
-	// When Update returns nil, everything put is durable. It never retries; do may
+	// When Update returns nil, everything put is durable; when it returns an error
+	// that is ErrUncertain, it may be, and else nothing is. It never retries; do may
 	// keep results only if Update returns nil.
 	Update(ctx context.Context, do func(DecisionTx) error) (revision uint64, err error)
 
@@ -44,6 +45,17 @@ type DecisionStore interface {
 	// List is up to limit decisions that match q, the newest first, beginning after
 	// the id q.Cursor.
 	List(ctx context.Context, q DecisionQuery, now time.Time, limit int) ([]Stored, error)
+
+	// Due reports whether there is anything untold at now, or to be purged as of
+	// then. It writes nothing.
+	Due(ctx context.Context, now, then time.Time) (bool, error)
+
+	// Acted is those of entries, at most 1,000, that an update marked as acts.
+	Acted(ctx context.Context, entries []string) ([]string, error)
+
+	// ForgetActs deletes up to limit marks older than before of entries that begin
+	// with prefix, and says how many.
+	ForgetActs(ctx context.Context, prefix string, before time.Time, limit int) (int, error)
 }
 
 // DecisionTx is what an update may do. It is used by one goroutine and not kept.
@@ -61,8 +73,12 @@ type DecisionTx interface {
 	// of: lapsed ones, and live ones whose end has passed.
 	Untold(now time.Time, limit int) ([]Stored, error)
 	// Purge deletes up to limit lifted and expired decisions whose end and hold-off
-	// lie before then.
-	Purge(then time.Time, limit int) error
+	// lie before then, and says how many.
+	Purge(then time.Time, limit int) (int, error)
+	// Act marks an entry of the record as done at now.
+	Act(entry string, now time.Time) error
+	// Intend puts a notice into the outbox, unless one with its key is there.
+	Intend(n Notice, now time.Time) error
 }
 
 // DecisionQuery selects decisions. The zero value selects all of them, whatever
