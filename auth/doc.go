@@ -17,17 +17,30 @@
 // each completed login; a copy that is used after the original moved on is
 // noticed, and costs the device its trust for good.
 //
+// # Several nodes
+//
+// On PostgreSQL several processes share the tables. Their changes come one after
+// the other, and each reads what the others committed. What is in memory may be
+// older: Reconcile of Sessions and Directory takes over what others changed, and
+// until it is called a session that ended elsewhere may still be found good here.
+// Nothing is refused, and nobody taken for a visitor, for what is in memory alone.
+//
+// A change whose commit was not answered fails with [ErrUncertain]; all other
+// errors mean that nothing was changed. A change may carry the id of an entry of
+// the record ([Act]), by which [Sessions.Acted] tells later whether it happened.
+//
 // # How it is used
 //
-// Each of the three is opened over a store. [SQLStore] is the durable one,
-// [MemoryStore] one for tests and demonstrations that forgets with the process.
+// Each of the three is opened over a store. [SQLStore] is the durable one, for
+// SQLite and PostgreSQL, [MemoryStore] one for tests and demonstrations that
+// forgets with the process.
 // All times are arguments and are kept in whole microseconds, in UTC. Sweep of
 // Sessions and Devices is to be called about once a minute, and once before the
-// process ends. Everything exported is safe for concurrent use.
+// process ends; every 10 s where there are several nodes. Everything exported is safe for concurrent use.
 //
 // # What it does not do
 //
 // It speaks neither HTTP nor to the backend, sets no cookie, starts no goroutine
-// and keeps no password. It is the only writer of its tables: one process on one
-// database. Whoever can write to the database can make a session.
+// and keeps no password. Nobody else writes its tables. Whoever can write to the
+// database can make a session.
 package auth

@@ -2,6 +2,7 @@ package auth_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -14,13 +15,15 @@ import (
 
 // TestChangesShareACommit: changes that come while another is committed go
 // together, and what fails or panics among them undoes itself alone.
-func TestChangesShareACommit(t *testing.T) {
-	d := newDatabase(t)
+func TestChangesShareACommit(t *testing.T) { eachDatabase(t, changesShareACommit) }
+
+func changesShareACommit(t *testing.T, d *database) {
 	store := d.open().(*auth.SQLStore)
 	ctx := context.Background()
 	insert := func(id string) func(context.Context, *sql.Tx) error {
 		return func(ctx context.Context, tx *sql.Tx) error {
-			_, err := tx.ExecContext(ctx, `INSERT INTO auth_typed_names (digest, subject, since) VALUES (randomblob(16), ?, 0)`, id)
+			digest := sha256.Sum256([]byte(id))
+			_, err := tx.ExecContext(ctx, `INSERT INTO auth_typed_names (digest, subject, since) VALUES ($1, $2, 0)`, digest[:16], id)
 			return err
 		}
 	}
@@ -40,7 +43,7 @@ func TestChangesShareACommit(t *testing.T) {
 	<-entered
 	refused := errors.New("refused")
 	var transactions atomic.Int64
-	seen := make(map[*sql.Tx]bool) // by the one connection's owner alone
+	seen := make(map[*sql.Tx]bool) // by who leads alone
 	queued := make(chan struct{}, 100)
 	for i := range 100 {
 		all.Go(func() {

@@ -117,3 +117,29 @@ func BenchmarkBegin(b *testing.B) {
 		}
 	}
 }
+
+// A session that is not in memory, as after a restart.
+func BenchmarkLookUp(b *testing.B) {
+	for name, d := range map[string]*database{"sqlite": newDatabase(b), "postgres": newPostgres(b)} {
+		b.Run(name, func(b *testing.B) {
+			ss, err := auth.OpenSessions(b.Context(), d.open(), auth.SessionsConfig{CacheSize: 1}, start)
+			if err != nil {
+				b.Fatal(err)
+			}
+			var hashes []auth.CredentialHash
+			for i := range 100 {
+				cookies := creds("cookie", fmt.Sprint(i))
+				if _, _, err := ss.Begin(b.Context(), auth.Session{Kind: auth.BrowserSession, Subject: fmt.Sprint("acc-", i)}, cookies, start); err != nil {
+					b.Fatal(err)
+				}
+				hashes = append(hashes, cookies[0].Hash)
+			}
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				if _, err := ss.ByCredential(b.Context(), "cookie", hashes[i%len(hashes)], start); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -307,7 +307,7 @@ func runSessionsModel(t *rapid.T, b backing) {
 func TestSessionsAtOnce(t *testing.T) {
 	eachSessions(t, auth.SessionsConfig{CacheSize: 8}, func(s *sessionBench) {
 		ctx := s.t.Context()
-		const workers, rounds = 8, 40
+		const workers, rounds = 8, 15
 		var wg sync.WaitGroup
 		fail := make(chan error, workers+2)
 		for w := range workers {

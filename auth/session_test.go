@@ -683,7 +683,7 @@ func TestTouch(t *testing.T) {
 // One sweep ends more than a transaction's worth.
 func TestSweepEndsAll(t *testing.T) {
 	eachSessions(t, auth.SessionsConfig{CacheSize: 10}, func(s *sessionBench) {
-		const n = 1100
+		const n = 620
 		for i := range n {
 			s.begin(fmt.Sprint("acc-", i%7), "", start.Add(time.Duration(i)*time.Second))
 		}

@@ -447,13 +447,13 @@ func (s *SQLStore) typed(ctx context.Context, digests [][16]byte) (typedName, er
 	var columns, joins []string
 	args := make([]any, len(digests))
 	found := make([]struct {
-		subject sql.NullString
-		since   sql.NullInt64
+		subject string
+		since   int64
 	}, len(digests))
 	targets := make([]any, 0, 2*len(digests))
 	for i := range digests {
 		n := "n" + strconv.Itoa(i)
-		columns = append(columns, n+".subject, "+n+".since")
+		columns = append(columns, "COALESCE("+n+".subject, ''), COALESCE("+n+".since, 0)")
 		joins = append(joins, " LEFT JOIN auth_typed_names AS "+n+" ON "+n+".digest = ?")
 		args[i] = digests[i][:]
 		targets = append(targets, &found[i].subject, &found[i].since)
@@ -464,8 +464,8 @@ func (s *SQLStore) typed(ctx context.Context, digests [][16]byte) (typedName, er
 	}
 	var name typedName
 	for i := len(found) - 1; i >= 0; i-- {
-		if found[i].subject.Valid {
-			name = typedName{found[i].subject.String, fromMicro(found[i].since.Int64)}
+		if found[i].subject != "" {
+			name = typedName{found[i].subject, fromMicro(found[i].since)}
 		}
 	}
 	return name, nil
