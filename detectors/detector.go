@@ -1,6 +1,9 @@
 package detectors
 
-import "sync"
+import (
+	"slices"
+	"sync"
+)
 
 // Signal is a named value that a detector derived from an event and what it
 // remembers. Names, units and ranges are listed by [Catalog].
@@ -29,12 +32,14 @@ type Detector interface {
 
 // Set runs detectors as one and is safe for concurrent use.
 type Set struct {
-	mu        sync.Mutex // guards the state inside detectors
+	mu        sync.Mutex // guards all below and the state inside detectors
 	detectors []Detector
+	frozen    *Frozen // the snapshot that is being written, or nil
 }
 
-// NewSet returns a set of ds, assessed and observed in this order.
-func NewSet(ds ...Detector) *Set { return &Set{detectors: ds} }
+// NewSet returns a set of ds, assessed and observed in this order. They are its own
+// from now on.
+func NewSet(ds ...Detector) *Set { return &Set{detectors: slices.Clone(ds)} }
 
 // Assess returns what all detectors say of e. A signal that is not among them is 0.
 func (s *Set) Assess(e Event) []Signal {
@@ -62,6 +67,8 @@ func (s *Set) Observe(e Event) {
 
 // Catalog lists every signal of the set.
 func (s *Set) Catalog() []Description {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	var all []Description
 	for _, d := range s.detectors {
 		all = append(all, d.Signals()...)

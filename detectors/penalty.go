@@ -84,13 +84,16 @@ func NewPenalty(c PenaltyConfig) *Penalty {
 	if c.Accounts <= 0 {
 		c.Accounts = defaultAccounts
 	}
-	return &Penalty{
+	p := &Penalty{
 		config: c,
 		sources: newTable[sourceKey](c.Sources, 8*halfLife,
 			func(v *penaltyState) bool { return v.points >= heavyPoints }, nil),
 		accounts: newTable[uint64](c.Accounts, 8*halfLife,
 			func(v *float64) bool { return *v >= successCredit }, nil),
 	}
+	p.sources.form = form[sourceKey, penaltyState]{writePenalty, readPenalty}
+	p.accounts.form = form[uint64, float64]{writeCredit, readCredit}
+	return p
 }
 
 // Signals implements [Detector].

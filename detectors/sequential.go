@@ -93,6 +93,7 @@ func NewSequential(c SequentialConfig) *Sequential {
 	s.sources = newTable[sourceKey](c.Sources, 5*halfLife,
 		func(v *sequentialState) bool { return v.ratio >= sequentialLimit/2 },
 		func(v *sequentialState) { v.memory.release(&s.budget) })
+	s.sources.form = form[sourceKey, sequentialState]{writeSequential, s.readSequential}
 	return s
 }
 

@@ -61,6 +61,8 @@ type table[K comparable, V any] struct {
 	forget time.Duration
 	heavy  func(*V) bool // worth keeping when room is short
 	free   func(*V)      // called before a value goes; may be nil
+	form   form[K, V]    // how slots are written to snapshots; see snapshot.go
+	frozen *freeze       // while a snapshot is written, or nil
 
 	index  map[K]uint32
 	chunks [][]slot[K, V]
@@ -98,6 +100,7 @@ func (t *table[K, V]) find(k K, now time.Time) (*V, time.Duration) {
 // new or forgotten value is zero. It counts as seen at now.
 func (t *table[K, V]) take(k K, now time.Time) (*V, time.Duration) {
 	if i, ok := t.index[k]; ok {
+		t.keep(int(i))
 		s := t.at(int(i))
 		idle := idleSince(s.seen, now)
 		if idle >= t.forget {
@@ -110,16 +113,24 @@ func (t *table[K, V]) take(k K, now time.Time) (*V, time.Duration) {
 	i := len(t.index)
 	if i >= t.limit {
 		i = t.victim(now)
+		t.keep(i)
 		s := t.at(i)
 		t.clear(s)
 		delete(t.index, s.key)
-	} else if i/chunkSize == len(t.chunks) {
-		t.chunks = append(t.chunks, make([]slot[K, V], min(chunkSize, t.limit-i)))
+	} else {
+		t.grow(i)
 	}
 	s := t.at(i)
 	s.key, s.seen = k, now.UnixNano()
 	t.index[k] = uint32(i)
 	return &s.value, 0
+}
+
+// grow makes room for slot i, which follows the last.
+func (t *table[K, V]) grow(i int) {
+	if i/chunkSize == len(t.chunks) {
+		t.chunks = append(t.chunks, make([]slot[K, V], min(chunkSize, t.limit-i)))
+	}
 }
 
 func (t *table[K, V]) clear(s *slot[K, V]) {

@@ -7,6 +7,7 @@
 package gateway
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/kidoban/kidoban/gateway/guard"
 	"github.com/kidoban/kidoban/gateway/limits"
+	"github.com/kidoban/kidoban/gateway/outbox"
 	"github.com/kidoban/kidoban/policies"
 )
 
@@ -42,17 +44,8 @@ type App struct {
 	// Default: SQLite in DataDir, which is for one node.
 	Database Secret `json:"database,omitempty"`
 
-	// Redis carries events between nodes and holds the counters of limits that they
-	// share: redis://, rediss:// or redis+sentinel://, best written as {env.REDIS_URL}.
-	// Without it the node is alone.
-	Redis *Redis `json:"redis,omitempty"`
-
 	// Webhooks are told of decisions.
 	Webhooks []Webhook `json:"webhooks,omitempty"`
-
-	// RecordOptional lets log-ins and operators' acts go on while the record cannot
-	// be written. They are then not on it. Default: they stop until it can.
-	RecordOptional bool `json:"record_optional,omitempty"`
 
 	// GeoIP lists MaxMind DB files (country, city or ASN). Without them ASN and
 	// country are unknown, and decisions about them match nobody.
@@ -80,10 +73,14 @@ type App struct {
 
 	modes    guard.Modes
 	policy   policies.Policy
-	database string // the address, with its secrets
-	redis    string // likewise
-	limits   []limits.Limit
-	logger   *zap.Logger
+	database string                   // the address, with its secrets
+	senders  map[string]outbox.Sender // of webhooks, by name
+
+	subscriptions []guard.Subscription
+	limits        []limits.Limit
+	logger        *zap.Logger
+	context       caddy.Context
+	cautions      []error // what is configured and will hurt; set by Start
 
 	mu      sync.Mutex // guards the fields below
 	runtime *runtime
@@ -114,7 +111,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 // Provision checks the configuration. It opens nothing: `caddy validate` must be
 // able to run beside a live gateway.
 func (a *App) Provision(ctx caddy.Context) error {
-	a.logger = ctx.Logger()
+	a.logger, a.context = ctx.Logger(), ctx
 	if a.DataDir == "" {
 		a.DataDir = filepath.Join(caddy.AppDataDir(), "kidoban")
 	}
@@ -184,6 +181,10 @@ func parseModes(m guard.Modes, names []string) (guard.Modes, error) {
 
 // Start opens the state, or takes over what a previous configuration left.
 func (a *App) Start() error {
+	a.cautions = hasty(a.context)
+	for _, c := range a.cautions {
+		a.logger.Warn(c.Error())
+	}
 	_, err := a.open()
 	return err
 }
@@ -196,10 +197,8 @@ func (a *App) open() (*runtime, error) {
 	if a.runtime != nil {
 		return a.runtime, nil
 	}
-	key := a.DataDir
-	value, _, err := runtimes.LoadOrNew(key, func() (caddy.Destructor, error) {
-		return newRuntime(a.DataDir, a.policy.Sessions, a.logger)
-	})
+	key := fmt.Sprintf("%s %x", a.DataDir, sha256.Sum256([]byte(a.database))) // what the state is, not how it is used
+	value, _, err := runtimes.LoadOrNew(key, func() (caddy.Destructor, error) { return newRuntime(a) })
 	if err != nil {
 		return nil, fmt.Errorf("opening the state in %s: %w", a.DataDir, err)
 	}

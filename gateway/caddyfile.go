@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"encoding/json"
+	"slices"
 	"strconv"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -24,19 +25,12 @@ func init() {
 //		node     NAME
 //		data_dir PATH
 //		database URL                          # best as {env.NAME} or {file.PATH}
-//		redis    URL {
-//			ca          FILE
-//			certificate FILE
-//			key         FILE
-//			prefix      NAME
-//		}
 //		webhook NAME URL {
 //			secret SECRET...
 //			events EVENT...
 //			allow  NETWORK...
 //			allow_plain
 //		}
-//		record_optional
 //		geoip    FILE...
 //		rules    DIR
 //		policies DIR
@@ -62,37 +56,23 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 	for d.NextBlock(0) {
 		switch d.Val() {
 		case "node":
-			if err := once(d, &app.Node); err != nil {
+			if err := single(d, &app.Node); err != nil {
 				return nil, err
 			}
 		case "data_dir":
-			if err := once(d, &app.DataDir); err != nil {
+			if err := single(d, &app.DataDir); err != nil {
 				return nil, err
 			}
 		case "database":
-			if err := once(d, (*string)(&app.Database)); err != nil {
+			if err := single(d, (*string)(&app.Database)); err != nil {
 				return nil, err
 			}
-		case "redis":
-			if app.Redis != nil {
-				return nil, d.Err("redis is given twice")
-			}
-			r, err := parseRedis(d)
-			if err != nil {
-				return nil, err
-			}
-			app.Redis = r
 		case "webhook":
 			w, err := parseWebhook(d)
 			if err != nil {
 				return nil, err
 			}
 			app.Webhooks = append(app.Webhooks, w)
-		case "record_optional":
-			if d.NextArg() {
-				return nil, d.ArgErr()
-			}
-			app.RecordOptional = true
 		case "geoip":
 			files := d.RemainingArgs()
 			if len(files) == 0 {
@@ -100,11 +80,11 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 			}
 			app.GeoIP = append(app.GeoIP, files...)
 		case "rules":
-			if err := once(d, &app.Rules); err != nil {
+			if err := single(d, &app.Rules); err != nil {
 				return nil, err
 			}
 		case "policies":
-			if err := once(d, &app.Policies); err != nil {
+			if err := single(d, &app.Policies); err != nil {
 				return nil, err
 			}
 		case "mode":
@@ -125,7 +105,7 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 			}
 			app.LaxForwarding = true
 		default:
-			return nil, d.Errf("unknown option %q: want node, data_dir, database, redis, webhook, record_optional, geoip, rules, policies, mode, limit or lax_forwarding", d.Val())
+			return nil, d.Errf("unknown option %q: want node, data_dir, database, webhook, geoip, rules, policies, mode, limit or lax_forwarding", d.Val())
 		}
 	}
 	value, err := json.Marshal(app)
@@ -153,8 +133,8 @@ func parseMode(d *caddyfile.Dispenser) ([]string, error) {
 	return controls, nil
 }
 
-// once reads the one argument of an option that may be given once.
-func once(d *caddyfile.Dispenser, into *string) error {
+// single reads the one argument of an option that may be given once.
+func single(d *caddyfile.Dispenser, into *string) error {
 	name := d.Val()
 	if *into != "" {
 		return d.Errf("%s is given twice", name)
@@ -163,24 +143,6 @@ func once(d *caddyfile.Dispenser, into *string) error {
 		return d.ArgErr()
 	}
 	return nil
-}
-
-func parseRedis(d *caddyfile.Dispenser) (*Redis, error) {
-	r := new(Redis)
-	if !d.AllArgs((*string)(&r.URL)) {
-		return nil, d.ArgErr()
-	}
-	options := map[string]*string{"ca": &r.CA, "certificate": &r.Certificate, "key": &r.Key, "prefix": &r.Prefix}
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		into, known := options[d.Val()]
-		if !known {
-			return nil, d.Errf("unknown option %q of redis: want ca, certificate, key or prefix", d.Val())
-		}
-		if err := once(d, into); err != nil {
-			return nil, err
-		}
-	}
-	return r, nil
 }
 
 func parseWebhook(d *caddyfile.Dispenser) (Webhook, error) {
@@ -219,11 +181,11 @@ func parseLimit(d *caddyfile.Dispenser) (Limit, error) {
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		switch d.Val() {
 		case "key":
-			if err := once(d, &l.Key); err != nil {
+			if err := single(d, &l.Key); err != nil {
 				return l, err
 			}
 		case "rate":
-			if err := once(d, &l.Rate); err != nil {
+			if err := single(d, &l.Rate); err != nil {
 				return l, err
 			}
 		case "routes":
@@ -259,7 +221,7 @@ func parseHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	for h.NextBlock(0) {
 		switch h.Val() {
 		case "backend":
-			if err := once(h.Dispenser, &handler.Backend); err != nil {
+			if err := single(h.Dispenser, &handler.Backend); err != nil {
 				return nil, err
 			}
 		case "mode":
@@ -285,14 +247,17 @@ func parseHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	return handler, nil
 }
 
-// parseAPI reads the directive that serves the operators' API. The key is best
-// given as {env.NAME} or {file.PATH}: it then never stands in the configuration.
+// parseAPI reads the directive that serves the operators' API. Keys and secrets
+// are best given as {env.NAME} or {file.PATH}: they then never stand in the
+// configuration. Signing secrets must be.
 //
 //	kidoban_api {
-//		key NAME SECRET
+//		key     NAME SECRET               [role ROLE] [expires DATE]
+//		aws     NAME ACCESS_KEY_ID SECRET [role ROLE] [expires DATE]
+//		service NAME...
 //	}
 func parseAPI(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
-	a := &API{Keys: make(map[string]Secret)}
+	a := new(API)
 	h.Next() // the directive's name
 	if h.NextArg() {
 		return nil, h.ArgErr()
@@ -300,17 +265,60 @@ func parseAPI(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	for h.NextBlock(0) {
 		switch h.Val() {
 		case "key":
-			var name, secret string
-			if !h.AllArgs(&name, &secret) {
+			var k APIKey
+			if err := parseOperator(h.Dispenser, &k.Operator, &k.Name, (*string)(&k.Secret)); err != nil {
+				return nil, err
+			}
+			if slices.ContainsFunc(a.Keys, func(other APIKey) bool { return other.Name == k.Name }) {
+				return nil, h.Errf("key %q is given twice", k.Name)
+			}
+			a.Keys = append(a.Keys, k)
+		case "aws":
+			var k APISigningKey
+			if err := parseOperator(h.Dispenser, &k.Operator, &k.Name, &k.AccessKeyID, (*string)(&k.Secret)); err != nil {
+				return nil, err
+			}
+			if slices.ContainsFunc(a.SigningKeys, func(other APISigningKey) bool { return other.AccessKeyID == k.AccessKeyID }) {
+				return nil, h.Errf("access key id %q is given twice", k.AccessKeyID)
+			}
+			a.SigningKeys = append(a.SigningKeys, k)
+		case "service":
+			names := h.RemainingArgs()
+			if len(names) == 0 {
 				return nil, h.ArgErr()
 			}
-			if _, taken := a.Keys[name]; taken {
-				return nil, h.Errf("key %q is given twice", name)
-			}
-			a.Keys[name] = Secret(secret)
+			a.Services = append(a.Services, names...)
 		default:
-			return nil, h.Errf("unknown option %q: want key", h.Val())
+			return nil, h.Errf("unknown option %q: want key, aws or service", h.Val())
 		}
 	}
 	return a, nil
+}
+
+// parseOperator reads the arguments of a key: the ones that must be, then pairs.
+func parseOperator(d *caddyfile.Dispenser, o *Operator, must ...*string) error {
+	option := d.Val()
+	for _, into := range must {
+		if !d.NextArg() {
+			return d.ArgErr()
+		}
+		*into = d.Val()
+	}
+	for d.NextArg() {
+		var into *string
+		switch d.Val() {
+		case "role":
+			into = &o.Role
+		case "expires":
+			into = &o.Expires
+		default:
+			// What stands here may be a part of a secret, so it is not repeated.
+			return d.Errf("%s: want role ROLE or expires DATE after the secret, and nothing else", option)
+		}
+		if *into != "" || !d.NextArg() {
+			return d.ArgErr()
+		}
+		*into = d.Val()
+	}
+	return nil
 }

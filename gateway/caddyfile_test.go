@@ -107,9 +107,19 @@ func TestProvision(t *testing.T) {
 		{"trusted proxies without strict, by way of lax_forwarding", global("\t\tlax_forwarding\n", trusting) + site(handler), ""},
 
 		{"operators without a key", global("", "") + site("\tkidoban_api\n"), "at least one key"},
-		{"a key that is too short", global("", "") + site("\tkidoban_api {\n\t\tkey tester short\n\t}\n"), `key of operator "tester" is too short`},
+		{"a key that is too short", global("", "") + site("\tkidoban_api {\n\t\tkey tester short\n\t}\n"), `key of operator "tester": is too short`},
 		{"a key in the environment", global("", "") + site("\tkidoban_api {\n\t\tkey tester {env.KIDOBAN_TEST_KEY}\n\t}\n"), ""},
 		{"a key in an environment that lacks it", global("", "") + site("\tkidoban_api {\n\t\tkey tester {env.KIDOBAN_NO_SUCH_KEY}\n\t}\n"), "KIDOBAN_NO_SUCH_KEY"},
+		{"a key that is not random", global("", "") + site("\tkidoban_api {\n\t\tkey tester aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\n\t}\n"), "not random"},
+		{"a role that is none", global("", "") + site("\tkidoban_api {\n\t\tkey tester {env.KIDOBAN_TEST_KEY} role king\n\t}\n"), `unknown role "king"`},
+		{"an end that is none", global("", "") + site("\tkidoban_api {\n\t\tkey tester {env.KIDOBAN_TEST_KEY} expires never\n\t}\n"), `expires "never"`},
+		{"a key with a role and an end", global("", "") + site("\tkidoban_api {\n\t\tkey tester {env.KIDOBAN_TEST_KEY} role viewer expires 2027-03-31\n\t}\n"), ""},
+		{"one key for two", global("", "") + site("\tkidoban_api {\n\t\tkey a {env.KIDOBAN_TEST_KEY}\n\t\tkey b {env.KIDOBAN_TEST_KEY}\n\t}\n"), "the same key"},
+		{"a signing key in the environment", global("", "") + site("\tkidoban_api {\n\t\taws tester KIDOBAN1 {env.KIDOBAN_TEST_KEY}\n\t\tservice execute-api\n\t}\n"), ""},
+		{"a signing key in the configuration", global("", "") + site("\tkidoban_api {\n\t\taws tester KIDOBAN1 "+key+"\n\t}\n"), "must not stand in the configuration"},
+		{"a signing key that is too short", global("", "") + site("\tkidoban_api {\n\t\taws tester KIDOBAN1 {file."+short+"}\n\t}\n"), "too short"},
+		{"an access key id that is none", global("", "") + site("\tkidoban_api {\n\t\taws tester a/b {env.KIDOBAN_TEST_KEY}\n\t}\n"), `"a/b"`},
+		{"a service that is none", global("", "") + site("\tkidoban_api {\n\t\tkey tester {env.KIDOBAN_TEST_KEY}\n\t\tservice a/b\n\t}\n"), `service "a/b"`},
 		{"a key in a file, too short", global("", "") + site("\tkidoban_api {\n\t\tkey tester {file."+short+"}\n\t}\n"), "too short"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

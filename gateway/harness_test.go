@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -386,6 +387,7 @@ func (g *gate) events(n int) []detectors.Event {
 	g.t.Helper()
 	var page struct{ Events []detectors.Event }
 	g.operator("GET", fmt.Sprintf("/v1/events?limit=%d", n), nil, &page)
+	slices.Reverse(page.Events) // the API tells the newest first
 	return page.Events
 }
 

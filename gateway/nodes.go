@@ -2,27 +2,16 @@ package gateway
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
-)
 
-// Redis is where the nodes of an installation meet.
-type Redis struct {
-	// URL is redis://[USER:PASSWORD@]HOST:PORT[/DB], rediss:// for TLS, or
-	// redis+sentinel://[USER:PASSWORD@]HOST:PORT,HOST:PORT,.../DB?master=NAME.
-	URL Secret `json:"url"`
-	// CA is a PEM file with the authorities that sign the server's certificate.
-	// Default: those of the system.
-	CA string `json:"ca,omitempty"`
-	// Certificate and Key are PEM files that prove this node to the server.
-	Certificate string `json:"certificate,omitempty"`
-	Key         string `json:"key,omitempty"`
-	// Prefix begins every key. Installations that share a server have their own.
-	// Default: kidoban.
-	Prefix string `json:"prefix,omitempty"`
-}
+	"github.com/kidoban/kidoban/gateway/guard"
+	"github.com/kidoban/kidoban/gateway/outbox"
+)
 
 // Webhook is an address that is told of decisions by POST, signed as Standard
 // Webhooks are.
@@ -68,10 +57,51 @@ func (a *App) provisionNode() error {
 	if a.database, err = resolve("database", a.Database); err != nil {
 		return err
 	}
-	if a.Redis != nil {
-		if a.redis, err = resolve("redis", a.Redis.URL); err != nil {
-			return err
+	names := make(map[string]bool)
+	for i, w := range a.Webhooks {
+		if w.Name == "" || names[w.Name] {
+			return fmt.Errorf("webhook %d: the name %q is missing or taken", i+1, w.Name)
+		}
+		names[w.Name] = true
+		if err := a.provisionWebhook(w, resolve); err != nil {
+			return fmt.Errorf("webhook %s: %w", w.Name, err)
 		}
 	}
+	return nil
+}
+
+func (a *App) provisionWebhook(w Webhook, resolve func(string, Secret) (string, error)) (err error) {
+	config := outbox.WebhookConfig{AllowPlain: w.AllowPlain}
+	if config.URL, err = resolve("url", w.URL); err != nil {
+		return err
+	}
+	for _, secret := range w.Secrets {
+		text, err := resolve("secret", secret)
+		if err != nil {
+			return err
+		}
+		config.Secrets = append(config.Secrets, text)
+	}
+	for _, text := range w.Allow {
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			return fmt.Errorf("allow %q: want a network such as 10.0.0.0/8", text)
+		}
+		config.Allow = append(config.Allow, prefix)
+	}
+	for _, event := range w.Events {
+		if !slices.Contains(guard.NoticeTypes(), event) {
+			return fmt.Errorf("unknown event %q: want one of %s", event, strings.Join(guard.NoticeTypes(), ", "))
+		}
+	}
+	sender, err := outbox.NewWebhook(config)
+	if err != nil {
+		return err
+	}
+	if a.senders == nil {
+		a.senders = make(map[string]outbox.Sender)
+	}
+	a.senders[w.Name] = sender
+	a.subscriptions = append(a.subscriptions, guard.Subscription{To: w.Name, Types: w.Events})
 	return nil
 }

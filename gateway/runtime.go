@@ -3,24 +3,27 @@ package gateway
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"runtime/debug"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 	"go.uber.org/zap/exp/zapslog"
 
 	"github.com/kidoban/kidoban/gateway/api"
+	"github.com/kidoban/kidoban/gateway/api/once"
 	"github.com/kidoban/kidoban/gateway/geo"
 	"github.com/kidoban/kidoban/gateway/guard"
+	"github.com/kidoban/kidoban/gateway/outbox"
 	"github.com/kidoban/kidoban/gateway/storage"
 	"github.com/kidoban/kidoban/policies"
 	"github.com/kidoban/kidoban/rules"
@@ -39,20 +42,21 @@ type runtime struct {
 	done chan struct{}
 
 	places atomic.Pointer[geo.Places]
+	hooks  *outbox.Deliverer
 
 	mu     sync.Mutex
 	faults []error // rule and geo files left out; guarded by mu
 }
 
-// newRuntime opens the state in dir. The sessions' time-outs are those of the
-// first configuration; others take effect with the next start.
-func newRuntime(dir string, sessions policies.SessionPolicy, zl *zap.Logger) (_ *runtime, err error) {
+// newRuntime opens the state that a names. The sessions' time-outs are those of
+// the first configuration; others take effect with the next start.
+func newRuntime(a *App) (_ *runtime, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
 	rt := &runtime{log: new(logger), done: make(chan struct{})}
-	rt.log.set(zl)
+	rt.log.set(a.logger)
 	log := slog.New(rt.log)
-	if rt.db, err = storage.Open(ctx, filepath.Join(dir, "kidoban.db"), log); err != nil {
+	if rt.db, err = storage.Open(ctx, storage.Options{DataDir: a.DataDir, Database: a.database, Node: a.Node, Log: log}); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -60,15 +64,13 @@ func newRuntime(dir string, sessions policies.SessionPolicy, zl *zap.Logger) (_ 
 			err = errors.Join(err, rt.db.Close())
 		}
 	}()
-	keys, err := storage.OpenKeyring(filepath.Join(dir, "keys.json"), rt.db.Fresh())
+	keys, err := rt.db.OpenKeyring(ctx)
 	if err != nil {
 		return nil, err
 	}
-	node, err := os.Hostname()
-	if err != nil {
-		return nil, fmt.Errorf("the name of this node: %w", err)
-	}
-	if rt.core, err = guard.Open(ctx, rt.db, keys, guard.Settings{Node: node, Sessions: sessions, Now: time.Now, Log: log}); err != nil {
+	if rt.core, err = guard.Open(ctx, rt.db, keys, guard.Settings{
+		Node: a.Node, Shared: a.database != "", Sessions: a.policy.Sessions, Now: time.Now, Log: log,
+	}); err != nil {
 		return nil, err
 	}
 	rt.core.Locator = rt
@@ -82,11 +84,16 @@ func newRuntime(dir string, sessions policies.SessionPolicy, zl *zap.Logger) (_ 
 		debug.SetGCPercent(400)
 	}
 	debug.FreeOSMemory() // loading leaves more garbage than hours of requests
+	rt.hooks = outbox.New(outbox.Config{Store: rt.core.Outbox, Owner: a.Node + "/" + strconv.Itoa(os.Getpid()), Log: log})
+	rt.core.Decisions.Changed(func(policies.Decision) { rt.hooks.Kick() })
 	run, stop := context.WithCancel(context.Background())
 	rt.stop = stop
 	go func() {
 		defer close(rt.done)
-		rt.core.Run(run)
+		var parts sync.WaitGroup
+		parts.Go(func() { rt.core.Run(run) })
+		parts.Go(func() { _ = rt.hooks.Run(run) }) // it ends with run
+		parts.Wait()
 	}()
 	return rt, nil
 }
@@ -121,12 +128,14 @@ func (rt *runtime) configure(a *App) error {
 		faults = append(faults, err)
 	}
 	rt.places.Store(places)
+	rt.core.Subscribe(a.subscriptions)
+	rt.hooks.Use(a.senders)
 	for _, fault := range faults {
 		a.logger.Error("left out", zap.Error(fault))
 	}
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
-	rt.faults = faults
+	rt.faults = append(faults, a.cautions...)
 	return nil
 }
 
@@ -139,11 +148,40 @@ func (rt *runtime) Destruct() error {
 	return rt.db.Close()
 }
 
-func (rt *runtime) api(keys map[string][32]byte) *api.Server {
-	return &api.Server{
-		Decisions: rt.core.Decisions, Sessions: rt.core.Sessions, Ledger: rt.core.Ledger, Stream: rt.core.Stream,
-		Rules: rt.core.Rules.Load, Faults: rt.faulty, Now: rt.core.Now, Log: slog.New(rt.log), Keys: keys,
+func (rt *runtime) api(operators *api.Operators) (http.Handler, error) {
+	seen, err := once.NewSQL(rt.db.SQL(), rt.db.Dialect(), rt.core.Now)
+	if err != nil {
+		return nil, err
 	}
+	s := &api.Server{
+		Acts: rt.core, Decisions: rt.core.Decisions, Sessions: rt.core.Sessions, Report: rt.core.Ledger.Report, Recent: rt.core.Stream.Recent,
+		Rules: rt.core.Rules.Load, Faults: rt.faulty, Parts: rt.parts, Operators: operators, Once: seen, Source: clientAddress,
+		Now: rt.core.Now, Log: slog.New(rt.log),
+	}
+	return s.Handler(), nil
+}
+
+// clientAddress is where a call came from, as Caddy found out.
+func clientAddress(r *http.Request) netip.Addr {
+	text, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+	a, err := netip.ParseAddr(text)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return a.Unmap()
+}
+
+// parts tells operators how the parts of the gate are.
+func (rt *runtime) parts(ctx context.Context) []api.PartHealth {
+	database := api.PartHealth{Name: "database", Status: api.OK, Essential: true}
+	if err := rt.db.Reads().PingContext(ctx); err != nil {
+		database.Status, database.Detail = api.Down, "it does not answer; the log has the cause"
+	}
+	hooks := api.PartHealth{Name: "outbox", Status: api.OK}
+	for _, f := range rt.hooks.Status().Failing {
+		hooks.Status, hooks.Detail = api.Degraded, "webhook "+f.To+" does not take notices: "+f.Why
+	}
+	return []api.PartHealth{database, hooks}
 }
 
 func (rt *runtime) faulty() []error {

@@ -1,7 +1,6 @@
 package rules
 
 import (
-	"hash/maphash"
 	"strings"
 	"sync"
 	"time"
@@ -31,17 +30,20 @@ type counter struct {
 	Counter
 	where *expression // nil: every event
 	pane  int64       // nanoseconds
-	seed  maphash.Seed
 
 	mu             sync.Mutex // guards all below
+	hash           hashKey
 	keys           map[uint64]*tally
-	newest, oldest *tally // of all keys, by the time they were last counted
-	members        int    // of all keys
+	newest, oldest *tally  // of all keys, by the time they were last counted
+	members        int     // of all keys
+	turn           uint64  // of the newest
+	frozen         *freeze // while a snapshot is written, or nil; see snapshot.go
 }
 
 // tally is the state of one key.
 type tally struct {
 	key          uint64
+	turn         uint64 // grows from the oldest to the newest
 	newer, older *tally
 	head         int64             // number of the newest pane
 	counts       [panes + 1]uint32 // by number of the pane modulo its length; of members: those last seen in that pane
@@ -55,7 +57,7 @@ type member struct {
 }
 
 func newCounter(spec Counter, where *expression) *counter {
-	return &counter{Counter: spec, where: where, pane: int64(spec.Within) / panes, seed: maphash.MakeSeed(), keys: map[uint64]*tally{}}
+	return &counter{Counter: spec, where: where, pane: int64(spec.Within) / panes, hash: newHashKey(), keys: map[uint64]*tally{}}
 }
 
 // identity is equal for counters that count the same.
@@ -70,23 +72,21 @@ func (c *counter) observe(f *facts) error {
 			return err
 		}
 	}
-	key, ok := c.keyOf(f.event)
+	by, ok := c.keyOf(f.event)
 	if !ok {
 		return nil
 	}
-	var value uint64
+	text := ""
 	if c.Distinct != "" {
-		text := fieldText(c.Distinct, f.event)
-		if text == "" {
+		if text = fieldText(c.Distinct, f.event); text == "" {
 			return nil
 		}
-		value = maphash.String(c.seed, text)
 	}
 	now := c.paneOf(f.event.Time)
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	t := c.touch(key, now)
+	t := c.touch(c.hash.sum(by), now)
 	if now <= t.head-panes-1 {
 		return nil // older than all that is kept
 	}
@@ -95,44 +95,41 @@ func (c *counter) observe(f *facts) error {
 		t.counts[at(now)]++
 		return nil
 	}
-	c.addMember(t, value, now)
+	c.addMember(t, c.hash.sum(text), now)
 	return nil
 }
 
 // value is the count for the key of e at the time of e. It changes nothing.
 func (c *counter) value(e *detectors.Event) int64 {
-	key, ok := c.keyOf(e)
+	by, ok := c.keyOf(e)
 	if !ok {
 		return 0
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	t := c.keys[key]
+	t := c.keys[c.hash.sum(by)]
 	if t == nil {
 		return 0
 	}
 	return t.sum(c.paneOf(e.Time))
 }
 
-func (c *counter) keyOf(e *detectors.Event) (uint64, bool) {
+// keyOf is the text of e's key.
+func (c *counter) keyOf(e *detectors.Event) (by string, ok bool) {
 	if c.By[0] == "all" {
-		return 0, true
+		return "", true
 	}
 	if len(c.By) == 1 {
-		text := fieldText(c.By[0], e)
-		return maphash.String(c.seed, text), text != ""
+		by = fieldText(c.By[0], e)
+		return by, by != ""
 	}
-	var h maphash.Hash
-	h.SetSeed(c.seed)
-	for _, field := range c.By {
-		text := fieldText(field, e)
-		if text == "" {
-			return 0, false
+	var texts [4]string
+	for i, field := range c.By {
+		if texts[i] = fieldText(field, e); texts[i] == "" {
+			return "", false
 		}
-		h.WriteString(text)
-		h.WriteByte(0)
 	}
-	return h.Sum64(), true
+	return strings.Join(texts[:len(c.By)], "\x00"), true
 }
 
 // paneOf numbers panes from 1970 on, rounding down.
@@ -154,11 +151,23 @@ func (c *counter) touch(key uint64, now int64) *tally {
 		}
 		t = &tally{key: key, head: now}
 		c.keys[key] = t
-	} else if t == c.newest {
-		return t
 	} else {
+		c.keep(t)
+		if t == c.newest {
+			c.turn++
+			t.turn = c.turn
+			return t
+		}
 		c.unlink(t)
 	}
+	c.link(t)
+	return t
+}
+
+// link makes t the newest.
+func (c *counter) link(t *tally) {
+	c.turn++
+	t.turn = c.turn
 	t.older, t.newer = c.newest, nil
 	if c.newest != nil {
 		c.newest.newer = t
@@ -167,7 +176,6 @@ func (c *counter) touch(key uint64, now int64) *tally {
 	if c.oldest == nil {
 		c.oldest = t
 	}
-	return t
 }
 
 func (c *counter) unlink(t *tally) {
@@ -184,6 +192,7 @@ func (c *counter) unlink(t *tally) {
 }
 
 func (c *counter) drop(t *tally) {
+	c.keep(t)
 	c.unlink(t)
 	delete(c.keys, t.key)
 	c.members -= len(t.few) + len(t.many)

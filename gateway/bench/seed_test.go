@@ -23,7 +23,7 @@ const refused = "127.0.0.2"
 // seed makes n decisions about other people live in a data directory whose
 // gateway is not running.
 func seed(ctx context.Context, dir string, n int, now time.Time) error {
-	db, err := storage.Open(ctx, filepath.Join(dir, "kidoban.db"), slog.New(slog.DiscardHandler))
+	db, err := storage.Open(ctx, storage.Options{DataDir: dir, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}

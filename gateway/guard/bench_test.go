@@ -25,7 +25,7 @@ func BenchmarkKnownSession(b *testing.B) {
 	ctx := context.Background()
 	dir := b.TempDir()
 	log := slog.New(slog.DiscardHandler)
-	db, err := storage.Open(ctx, filepath.Join(dir, "kidoban.db"), log)
+	db, err := storage.Open(ctx, storage.Options{DataDir: dir, Log: log})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package guard
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync/atomic"
@@ -19,6 +20,7 @@ import (
 // Settings are what a core needs beside its stores.
 type Settings struct {
 	Node     string
+	Shared   bool // other nodes change the database too
 	Sessions policies.SessionPolicy
 	Now      func() time.Time
 	Log      *slog.Logger
@@ -55,6 +57,7 @@ func Open(ctx context.Context, db *storage.DB, keys *storage.Keyring, s Settings
 		Digest:    keys.Digest,
 		Now:       s.Now,
 		Log:       s.Log,
+		shared:    s.Shared,
 	}
 	if c.Sessions, err = auth.OpenSessions(ctx, store, auth.SessionsConfig{Overall: s.Sessions.Overall, Idle: s.Sessions.Idle}, now); err != nil {
 		return nil, fmt.Errorf("opening sessions: %w", err)
@@ -66,8 +69,11 @@ func Open(ctx context.Context, db *storage.DB, keys *storage.Keyring, s Settings
 	if err != nil {
 		return nil, fmt.Errorf("opening the store of decisions: %w", err)
 	}
-	if c.Decisions, err = policies.OpenDecisions(ctx, decisions, now); err != nil {
+	if c.Decisions, err = policies.OpenDecisions(ctx, decisions, now, policies.WithNotices(c.announce)); err != nil {
 		return nil, fmt.Errorf("opening decisions: %w", err)
+	}
+	if c.Outbox, err = policies.NewOutbox(db.SQL(), db.Dialect()); err != nil {
+		return nil, fmt.Errorf("opening the outbox: %w", err)
 	}
 	if c.Ledger, err = policies.NewLedger(db.SQL(), db.Dialect()); err != nil {
 		return nil, fmt.Errorf("opening the ledger: %w", err)
@@ -82,12 +88,28 @@ func Open(ctx context.Context, db *storage.DB, keys *storage.Keyring, s Settings
 // gone before: expiry is tested wherever it matters.
 const sweeping = 10 * time.Second
 
-// Run cleans up and writes counts until ctx ends, and then once more.
+// keepNotices is how long the outbox keeps what was delivered or given up.
+const keepNotices = 30 * 24 * time.Hour
+
+// reconciling is how often the changes of other nodes are taken over from the
+// database. It costs two look-ups of one row when nothing changed.
+const reconciling = 100 * time.Millisecond
+
+// Run cleans up and writes counts until ctx ends, and then once more; beside other
+// nodes it takes over what they changed.
 func (c *Core) Run(ctx context.Context) {
 	t := time.NewTicker(sweeping)
 	defer t.Stop()
+	var others <-chan time.Time
+	if c.shared {
+		r := time.NewTicker(reconciling)
+		defer r.Stop()
+		others = r.C
+	}
 	for {
 		select {
+		case <-others:
+			c.reconcile(ctx)
 		case <-ctx.Done():
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			defer cancel()
@@ -97,6 +119,21 @@ func (c *Core) Run(ctx context.Context) {
 			c.sweep(ctx)
 		}
 	}
+}
+
+// reconcile takes over what other nodes decided and which sessions they ended.
+func (c *Core) reconcile(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	now := c.Now()
+	err := errors.Join(c.Decisions.Reconcile(ctx, now), c.Sessions.Reconcile(ctx, now), c.Directory.Reconcile(ctx))
+	switch {
+	case err != nil && !c.behind:
+		c.Log.Error("taking over what other nodes changed; decisions and sessions stay as they are known here until it works again", "error", err)
+	case err == nil && c.behind:
+		c.Log.Info("the changes of other nodes are taken over again")
+	}
+	c.behind = err != nil
 }
 
 func (c *Core) sweep(ctx context.Context) {
@@ -113,6 +150,9 @@ func (c *Core) sweep(ctx context.Context) {
 	}
 	if _, err := c.Devices.Sweep(ctx, now); err != nil {
 		c.Log.Error("sweeping devices", "error", err)
+	}
+	if _, err := c.Outbox.Purge(ctx, now.Add(-keepNotices)); err != nil {
+		c.Log.Error("the outbox", "error", err)
 	}
 	if err := c.Ledger.Flush(ctx); err != nil {
 		c.Log.Error("the ledger", "error", err)

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kidoban/kidoban/auth"
 	"github.com/kidoban/kidoban/detectors"
 	"github.com/kidoban/kidoban/gateway/guard"
 	"github.com/kidoban/kidoban/policies"

@@ -97,6 +97,7 @@ type Core struct {
 	Devices   *auth.Devices
 	Decisions *policies.Decisions
 	Ledger    *policies.Ledger
+	Outbox    *policies.Outbox
 	Detectors *detectors.Set
 	Rules     *atomic.Pointer[rules.Set]
 	Limiter   *limits.Limiter
@@ -107,6 +108,11 @@ type Core struct {
 	Digest    func(label, text string) [16]byte // keyed
 	Now       func() time.Time
 	Log       *slog.Logger
+
+	subscriptions atomic.Pointer[[]Subscription]
+
+	shared bool // other nodes change the database too
+	behind bool // the last reconciliation failed; owned by Run
 
 	// Counted is told of every verdict stricter than allow; nil: nobody is.
 	Counted func(c Control, a rules.Action, reason policies.Reason, observed bool)

@@ -76,7 +76,7 @@ func newGate(t *testing.T, preset string, backend http.Handler, options ...optio
 		log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
 	dir := t.TempDir()
-	db, err := storage.Open(ctx, filepath.Join(dir, "kidoban.db"), log)
+	db, err := storage.Open(ctx, storage.Options{DataDir: dir, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -178,7 +178,7 @@ func (v *visit) before() (verdict policies.Verdict, observed bool) {
 	if enforced.Action < rules.StepUp {
 		// What is refused anyway costs nobody's bucket: an attack under a decision
 		// must not use up the tries of the names in its list.
-		ticket, d := g.Attempts.Take(v.now, v.charges())
+		ticket, d := g.Attempts.Take(v.r.Context(), v.now, v.charges())
 		l.ticket = ticket
 		if !d.Allowed {
 			add(policies.Verdict{Action: rules.Refuse, Reason: policies.ReasonLimit, Until: v.now.Add(d.RetryAfter)}, g.modes.attempts)
@@ -381,7 +381,7 @@ func (v *visit) accepted(a *answer, id policies.Identity, fresh []presented, out
 	if refusal != nil {
 		return refusal
 	}
-	g.Attempts.Refund(l.ticket)
+	g.Attempts.Refund(v.r.Context(), l.ticket)
 	for _, line := range v.cookies {
 		a.w.Header().Add("Set-Cookie", line)
 	}
@@ -501,6 +501,6 @@ func (v *visit) observe(a *answer) {
 		if verdict, _ := v.after(e); !v.login.judged {
 			v.concludeLogin(verdict, true, e)
 		}
-		g.Attempts.Refund(v.login.ticket)
+		g.Attempts.Refund(v.r.Context(), v.login.ticket)
 	}()
 }

@@ -1,6 +1,7 @@
 package limits
 
 import (
+	"context"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -24,18 +25,36 @@ func (b *Bucket) Validate() error {
 		return fmt.Errorf("bucket %s: one attempt every %s is out of bounds, want 1ms to 24h", b.Name, b.Every)
 	case b.Burst < 1 || b.Burst > 1_000_000:
 		return fmt.Errorf("bucket %s: a burst of %d is out of bounds, want 1 to 1000000", b.Name, b.Burst)
+	case b.Every.Microseconds()*int64(b.Burst) > maxFill:
+		return fmt.Errorf("bucket %s: %d attempts at one each %s take more than 10000 days to come back: want a smaller burst or a shorter time", b.Name, b.Burst, b.Every)
 	}
 	return nil
 }
 
-// interval is Every in microseconds, within bounds whatever b says: a bucket
-// nobody validated must not divide by zero or overflow.
-func (b *Bucket) interval() int64 {
-	return min(max(b.Every.Microseconds(), 1000), (24 * time.Hour).Microseconds())
+// maxFill is how long a bucket takes to fill at most, in microseconds: ten
+// thousand days, so that times and debts stay far within the 2^53 that numbers of
+// Redis scripts hold exactly.
+const maxFill = int64(10_000 * 24 * time.Hour / time.Microsecond)
+
+// shape is a bucket in microseconds.
+type shape struct {
+	interval int64 // one attempt
+	capacity int64 // the burst
 }
 
-func (b *Bucket) capacity() int64 {
-	return b.interval() * int64(min(max(b.Burst, 1), 1_000_000))
+// shape is b, or the share that one of several nodes has of it: a burst of
+// ceil(Burst/nodes), and one attempt back each Every*nodes. It is within bounds
+// whatever b says: a bucket nobody validated must not divide by zero or overflow.
+func (b *Bucket) shape(nodes int64) shape {
+	interval := nodes * min(max(b.Every.Microseconds(), 1000), (24*time.Hour).Microseconds())
+	burst := ceilDiv(int64(min(max(b.Burst, 1), 1_000_000)), nodes)
+	return shape{interval: interval, capacity: min(interval*burst, max(maxFill, interval))}
+}
+
+// amount is what n attempts take, in microseconds; never much more than what is
+// too much for the bucket in any case, so that sums of it stay far from overflowing.
+func (s shape) amount(n int) int64 {
+	return s.interval * min(int64(max(n, 1)), 2*(s.capacity/s.interval)+1)
 }
 
 // LoginBucketSet is the buckets a login attempt is charged to: the device's own
@@ -58,6 +77,7 @@ type AttemptDecision struct {
 	Allowed    bool
 	RetryAfter time.Duration // when refused: how long until the same charges would pass, if nobody else spends; never 0
 	Bucket     *Bucket       // when refused: the bucket that refuses longest
+	Degraded   bool          // Redis could not be asked; counted in this process alone
 }
 
 // Ticket proves what an attempt took. The zero Ticket took nothing. Copies are the
@@ -66,7 +86,8 @@ type Ticket struct{ *taking }
 
 type taking struct {
 	refunded atomic.Bool
-	parts    []part
+	parts    []part        // taken locally
+	remote   *remoteTaking // taken on Redis; nil: locally
 }
 
 type part struct {
@@ -80,7 +101,11 @@ type part struct {
 // It holds a bounded number of buckets; one that is full of attempts again is not
 // held at all, so forgetting it loses nothing. When there is no room the emptiest
 // debt is forgotten first, and a bucket that refuses only if practically all do.
+//
+// Those of [Redis.Attempts] are buckets that nodes share.
 type Attempts struct {
+	redis *Redis // nil: this process counts alone
+	late  refunds
 	seeds seeds
 	debts *table[debt]
 }
@@ -127,8 +152,25 @@ func NewAttempts(keys int) *Attempts {
 }
 
 // Take charges an attempt at time now to all buckets, or to none if one of them
-// has too little left. A charge larger than a bucket's burst never passes.
-func (a *Attempts) Take(now time.Time, charges []AttemptCharge) (Ticket, AttemptDecision) {
+// has too little left. A charge larger than a bucket's burst never passes. Who is
+// refused changes nothing. Shared buckets go by the server's clock.
+func (a *Attempts) Take(ctx context.Context, now time.Time, charges []AttemptCharge) (Ticket, AttemptDecision) {
+	if len(charges) == 0 {
+		return Ticket{}, AttemptDecision{Allowed: true}
+	}
+	if a.redis == nil {
+		return a.take(now, charges, 1)
+	}
+	if ticket, d, ok := a.takeRemote(ctx, charges); ok {
+		return ticket, d
+	}
+	ticket, d := a.take(now, charges, a.redis.nodes())
+	d.Degraded = true
+	return ticket, d
+}
+
+// take charges this process's share of the buckets.
+func (a *Attempts) take(now time.Time, charges []AttemptCharge, nodes int64) (Ticket, AttemptDecision) {
 	var (
 		idRoom   [8]id
 		ids      = idRoom[:0]
@@ -143,16 +185,20 @@ func (a *Attempts) Take(now time.Time, charges []AttemptCharge) (Ticket, Attempt
 	defer a.debts.unlock(locked)
 	for i := range charges {
 		b := charges[i].Bucket
-		capacity := b.capacity()
-		owed := charges[i].amount()
+		shape := b.shape(nodes)
+		capacity := shape.capacity
+		owed := shape.amount(charges[i].N)
 		for j := range charges[:i] {
 			if ids[j] == ids[i] {
-				owed += charges[j].amount()
+				owed += charges[j].Bucket.shape(nodes).amount(charges[j].N)
 			}
 		}
 		if d := a.debts.findLocked(ids[i]); d != nil {
-			d.settle(at)
-			owed += d.owed
+			c := *d
+			if c.settle(at); c.at < d.at { // the clock was set
+				*d = c
+			}
+			owed += c.owed
 		}
 		if owed <= capacity {
 			continue
@@ -162,36 +208,37 @@ func (a *Attempts) Take(now time.Time, charges []AttemptCharge) (Ticket, Attempt
 			decision = AttemptDecision{RetryAfter: wait, Bucket: b}
 		}
 	}
-	if !decision.Allowed || len(charges) == 0 {
+	if !decision.Allowed {
 		return Ticket{}, decision
 	}
 	t := &taking{parts: make([]part, len(charges))}
 	for i := range charges {
-		b, amount := charges[i].Bucket, charges[i].amount()
+		shape := charges[i].Bucket.shape(nodes)
+		amount := shape.amount(charges[i].N)
 		d := a.debts.findLocked(ids[i])
 		if d == nil {
 			d = a.debts.insertLocked(ids[i], at)
 			d.at = at
 		}
+		d.settle(at)
 		d.owed += amount
-		d.full = b.capacity() - b.interval()
+		d.full = shape.capacity - shape.interval
 		t.parts[i] = part{id: ids[i], amount: amount}
 	}
 	return Ticket{t}, decision
 }
 
-// amount is what c takes, in microseconds; bounded a little above the largest
-// capacity there is, so that sums of them stay far from overflowing.
-func (c *AttemptCharge) amount() int64 {
-	return c.Bucket.interval() * int64(min(max(c.N, 1), 1_000_001))
-}
-
 // Refund gives back what t took, once: a second refund of the same ticket, also
 // of a copy, does nothing. A bucket never holds more than its burst. Because no
 // refund exceeds what its own attempt took, attempts that keep being charged
-// never exceed the burst plus what time has given.
-func (a *Attempts) Refund(t Ticket) {
+// never exceed the burst plus what time has given. What was taken locally is given
+// back locally, what was taken on Redis there: at once, or when Redis is back.
+func (a *Attempts) Refund(ctx context.Context, t Ticket) {
 	if t.taking == nil || !t.refunded.CompareAndSwap(false, true) {
+		return
+	}
+	if t.remote != nil {
+		a.refundRemote(ctx, t.remote)
 		return
 	}
 	var room [8]id

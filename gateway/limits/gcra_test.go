@@ -1,6 +1,7 @@
 package limits_test
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -99,10 +100,10 @@ func TestAttempts(t *testing.T) {
 			for i, s := range test.steps {
 				now = now.Add(s.wait)
 				if s.refund > 0 {
-					attempts.Refund(tickets[s.refund-1])
+					attempts.Refund(context.Background(), tickets[s.refund-1])
 					continue
 				}
-				ticket, got := attempts.Take(now, s.charges)
+				ticket, got := attempts.Take(context.Background(), now, s.charges)
 				tickets = append(tickets, ticket)
 				if diff := cmp.Diff(s.want, got); diff != "" {
 					t.Errorf("step %d (-want +got):\n%s", i, diff)
@@ -154,7 +155,7 @@ func TestAttemptsAreExact(t *testing.T) {
 			now += rapid.Int64Range(0, 4_000_000).Draw(t, "wait")
 			if len(tickets) > 0 && rapid.IntRange(0, 2).Draw(t, "refund") == 0 {
 				back := rapid.SampledFrom(tickets).Draw(t, "ticket")
-				attempts.Refund(back.ticket)
+				attempts.Refund(context.Background(), back.ticket)
 				if back.refunded {
 					continue
 				}
@@ -187,7 +188,7 @@ func TestAttemptsAreExact(t *testing.T) {
 				want = want && model[p].have >= need
 			}
 			var got limits.AttemptDecision
-			this.ticket, got = attempts.Take(time.UnixMicro(now), charges)
+			this.ticket, got = attempts.Take(context.Background(), time.UnixMicro(now), charges)
 			if got.Allowed != want {
 				t.Fatalf("allowed = %t, want %t", got.Allowed, want)
 			}
@@ -223,15 +224,15 @@ func TestAttemptsRetryAfter(t *testing.T) {
 		for range 50 {
 			now = now.Add(time.Duration(rapid.IntRange(0, 1_000_000).Draw(t, "wait")) * time.Microsecond)
 			charges := []limits.AttemptCharge{{Bucket: bucket, Key: key(1), N: rapid.IntRange(1, bucket.Burst).Draw(t, "n")}}
-			_, d := attempts.Take(now, charges)
+			_, d := attempts.Take(context.Background(), now, charges)
 			if d.Allowed {
 				continue
 			}
-			if _, early := attempts.Take(now.Add(d.RetryAfter-time.Microsecond), charges); early.Allowed {
+			if _, early := attempts.Take(context.Background(), now.Add(d.RetryAfter-time.Microsecond), charges); early.Allowed {
 				t.Fatal("passed before the time told")
 			}
 			now = now.Add(d.RetryAfter)
-			if _, then := attempts.Take(now, charges); !then.Allowed {
+			if _, then := attempts.Take(context.Background(), now, charges); !then.Allowed {
 				t.Fatalf("refused at the time told, for another %s", then.RetryAfter)
 			}
 		}
@@ -250,13 +251,13 @@ func TestLoginBucketsOnMonday(t *testing.T) {
 		}
 		for try := range tries {
 			now = now.Add(800 * time.Millisecond)
-			ticket, d := attempts.Take(now, []limits.AttemptCharge{
+			ticket, d := attempts.Take(context.Background(), now, []limits.AttemptCharge{
 				{Bucket: &set.Network, Key: key(0), N: 1}, {Bucket: &set.Name, Key: key(person), N: 1}})
 			if !d.Allowed {
 				t.Fatalf("person %d is refused by the %s bucket", person, d.Bucket.Name)
 			}
 			if try == tries-1 {
-				attempts.Refund(ticket)
+				attempts.Refund(context.Background(), ticket)
 			}
 		}
 	}
@@ -264,7 +265,7 @@ func TestLoginBucketsOnMonday(t *testing.T) {
 	// All of them at once, everybody mistyping who will: still within the burst.
 	attempts = limits.NewAttempts(0)
 	for person := range 250 {
-		if _, d := attempts.Take(now, []limits.AttemptCharge{{Bucket: &set.Network, Key: key(0), N: 1}, {Bucket: &set.Name, Key: key(person), N: 1}}); !d.Allowed {
+		if _, d := attempts.Take(context.Background(), now, []limits.AttemptCharge{{Bucket: &set.Network, Key: key(0), N: 1}, {Bucket: &set.Name, Key: key(person), N: 1}}); !d.Allowed {
 			t.Fatalf("person %d is refused by the %s bucket", person, d.Bucket.Name)
 		}
 	}
@@ -273,7 +274,7 @@ func TestLoginBucketsOnMonday(t *testing.T) {
 	passed := 0
 	for entry := range 100_000 {
 		now = now.Add(100 * time.Millisecond)
-		if _, d := attempts.Take(now, []limits.AttemptCharge{{Bucket: &set.Network, Key: key(1), N: 1}, {Bucket: &set.Name, Key: key(entry), N: 1}}); d.Allowed {
+		if _, d := attempts.Take(context.Background(), now, []limits.AttemptCharge{{Bucket: &set.Network, Key: key(1), N: 1}, {Bucket: &set.Name, Key: key(entry), N: 1}}); d.Allowed {
 			passed++
 		}
 	}
@@ -287,7 +288,7 @@ func TestAttemptsAreBounded(t *testing.T) {
 	bucket := &limits.Bucket{Name: "name", Every: time.Hour, Burst: 3}
 	attempts := limits.NewAttempts(room)
 	take := func(n, times int) limits.AttemptDecision {
-		_, d := attempts.Take(start, []limits.AttemptCharge{{Bucket: bucket, Key: key(n), N: times}})
+		_, d := attempts.Take(context.Background(), start, []limits.AttemptCharge{{Bucket: bucket, Key: key(n), N: times}})
 		return d
 	}
 	for n := range 500 {
@@ -307,11 +308,11 @@ func TestAttemptsAreBounded(t *testing.T) {
 	// What time or a refund filled again is not held.
 	later := start.Add(24 * time.Hour)
 	for n := range 3 * room {
-		ticket, d := attempts.Take(later, []limits.AttemptCharge{{Bucket: bucket, Key: key(n), N: 1}})
+		ticket, d := attempts.Take(context.Background(), later, []limits.AttemptCharge{{Bucket: bucket, Key: key(n), N: 1}})
 		if !d.Allowed {
 			t.Fatalf("bucket %d refuses a day later", n)
 		}
-		attempts.Refund(ticket)
+		attempts.Refund(context.Background(), ticket)
 	}
 	if held := attempts.Held(); held > room/10 {
 		t.Errorf("%d buckets are held, want few", held)
@@ -331,11 +332,11 @@ func TestAttemptsConcurrently(t *testing.T) {
 				if g%2 == 1 {
 					charges[0], charges[1] = charges[1], charges[0]
 				}
-				ticket, d := attempts.Take(start, charges)
+				ticket, d := attempts.Take(context.Background(), start, charges)
 				if d.Allowed && i%3 == 0 {
 					var twice sync.WaitGroup
 					for range 2 {
-						twice.Go(func() { attempts.Refund(ticket) })
+						twice.Go(func() { attempts.Refund(context.Background(), ticket) })
 					}
 					twice.Wait()
 				} else if d.Allowed {
@@ -359,8 +360,8 @@ func BenchmarkAttempts(b *testing.B) {
 		for b.Loop() {
 			n++
 			now = now.Add(time.Millisecond)
-			ticket, _ := attempts.Take(now, []limits.AttemptCharge{{Bucket: &set.Network, Key: key(n % 256), N: 1}, {Bucket: &set.Name, Key: key(n), N: 1}})
-			attempts.Refund(ticket)
+			ticket, _ := attempts.Take(context.Background(), now, []limits.AttemptCharge{{Bucket: &set.Network, Key: key(n % 256), N: 1}, {Bucket: &set.Name, Key: key(n), N: 1}})
+			attempts.Refund(context.Background(), ticket)
 		}
 	})
 	b.Run("a full table, always new names", func(b *testing.B) {
@@ -368,7 +369,7 @@ func BenchmarkAttempts(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			n++
-			attempts.Take(start, []limits.AttemptCharge{{Bucket: &set.Name, Key: key(n), N: 1}})
+			attempts.Take(context.Background(), start, []limits.AttemptCharge{{Bucket: &set.Name, Key: key(n), N: 1}})
 		}
 	})
 }

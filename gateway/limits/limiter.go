@@ -16,6 +16,33 @@
 // the clock they were made with. Time that runs backwards harms nobody. Who
 // refuses is never forgotten before who does not.
 //
+// # Several nodes
+//
+// [NewRedis] makes both count on a Redis server that nodes share, by that server's
+// clock. One script charges all limits or buckets of a request in one round trip,
+// all of them or none, so while Redis answers nothing passes beyond a limit. Who
+// is refused by a limit is refused from memory until the window ends, and costs no
+// network; such an answer names only limits known to be over. Buckets are asked
+// each time, because a refund may open them.
+//
+// A request waits for Redis no longer than a budget (75 ms unless set). After 5
+// failures in a row, or when half of the last 64 calls took more than half the
+// budget, a breaker opens: Redis is not asked at all but for one probe at a time,
+// which is somebody's request, every 1 s to 10 s. Whenever Redis gives no answer,
+// each of n nodes counts alone and says so in Decision.Degraded: a limit of L
+// lets ceil(L/n) through on each, a bucket is one of ceil(Burst/n) that gets an
+// attempt back each Every*n. Redis being away is never an error, at start-up
+// neither, and never lifts a limit.
+//
+// When Redis is back it counts on with what it had, or from zero if it lost that;
+// local counts are not added to it, but stay for the next outage until their
+// window ends. So within one window of an outage, and however often Redis comes
+// and goes, at most L + n*ceil(L/n) pass, which is less than 2L+n, and L more for
+// each time that it comes back empty. Likewise a bucket lets through at most
+// Burst + n*ceil(Burst/n), and what time gives to both. A call whose answer was
+// lost may have been charged on Redis as well as locally: that errs to the strict
+// side.
+//
 // A limit protects a service from too much; it is not evidence of an attack and
 // says nothing to rules.
 package limits
@@ -58,6 +85,7 @@ type Decision struct {
 // Limiter charges named limits. It is safe for concurrent use.
 type Limiter struct {
 	store limiter.Store
+	redis *RedisStore // store, if it is one
 	now   func() time.Time
 
 	// memory counts when store is one; else it remembers who is over (so that
@@ -65,17 +93,20 @@ type Limiter struct {
 	memory func() *Store
 }
 
-// New returns a limiter over store. Over a [*Store] several limits are charged
-// as one; over any other store of the library they are asked first and charged
+// New returns a limiter over store. Over a [*Store] or a [*RedisStore] several
+// limits are charged as one; over any other store of the library they are asked first and charged
 // one by one, so that a race between two requests may leave one charge too many.
 // Over such a store whoever was refused is refused from memory until the window
 // ends, and while the store returns errors this process counts alone, with whole
 // limits: never unlimited, never an outage.
 func New(store limiter.Store, now func() time.Time) *Limiter {
 	l := &Limiter{store: store, now: now}
-	if s, ok := store.(*Store); ok {
+	switch s := store.(type) {
+	case *Store:
 		l.memory = func() *Store { return s }
-	} else {
+	case *RedisStore:
+		l.redis, l.memory = s, func() *Store { return s.memory }
+	default:
 		l.memory = sync.OnceValue(func() *Store { return NewStore(0, now) })
 	}
 	return l
@@ -91,11 +122,14 @@ func (l *Limiter) Take(ctx context.Context, charges []Charge) Decision {
 	hits := room[:0]
 	for i := range charges {
 		c := &charges[i]
-		hits = append(hits, hit{
-			id:    memory.id(c.Limit.Name, c.Key, c.Limit.Rate.Period),
-			limit: c.Limit.Rate.Limit, period: int64(c.Limit.Rate.Period),
-			count: 1, shadow: c.Limit.Mode == Shadow,
-		})
+		hits = append(hits, memory.hit(c.Limit.Name, c.Key, 1, c.Limit.Rate))
+		hits[i].shadow = c.Limit.Mode == Shadow
+	}
+	if l.redis != nil {
+		allowed, degraded := l.redis.take(ctx, hits)
+		d := l.decide(charges, hits, allowed)
+		d.Degraded = degraded
+		return d
 	}
 	if l.store == limiter.Store(memory) {
 		allowed := memory.take(hits)
@@ -112,21 +146,7 @@ func (l *Limiter) Take(ctx context.Context, charges []Charge) Decision {
 
 // takeRemote charges hits in a store that is not ours.
 func (l *Limiter) takeRemote(ctx context.Context, charges []Charge, hits []hit, memory *Store) (allowed bool, err error) {
-	// Asking memory with nothing to charge tells who is known to be over.
-	probe := make([]hit, len(hits))
-	allowed = true
-	for i := range hits {
-		probe[i] = hits[i]
-		probe[i].count, probe[i].shadow = 0, true
-	}
-	memory.take(probe)
-	for i := range hits {
-		if probe[i].used >= hits[i].limit {
-			hits[i].used, hits[i].end, hits[i].over = probe[i].used, probe[i].end, true
-			allowed = allowed && hits[i].shadow
-		}
-	}
-	if !allowed {
+	if allowed, _ = memory.known(hits); !allowed {
 		return false, nil
 	}
 	keys := make([]string, len(hits))

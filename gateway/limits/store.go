@@ -62,24 +62,23 @@ func (s *Store) Peek(ctx context.Context, key string, rate limiter.Rate) (limite
 // Increment charges key with count hits, or with none when fewer are left.
 // Negative counts are an error: a refund would extend or reopen windows.
 func (s *Store) Increment(_ context.Context, key string, count int64, rate limiter.Rate) (limiter.Context, error) {
+	if err := checkIncrement(count, rate); err != nil {
+		return limiter.Context{}, err
+	}
+	charges := [1]hit{s.hit("", key, count, rate)}
+	s.take(charges[:])
+	return charges[0].context(), nil
+}
+
+// checkIncrement tells what no store counts.
+func checkIncrement(count int64, rate limiter.Rate) error {
 	if count < 0 {
-		return limiter.Context{}, fmt.Errorf("limits: increment by %d: counters only count up, want 0 or more", count)
+		return fmt.Errorf("limits: increment by %d: counters only count up, want 0 or more", count)
 	}
 	if rate.Period <= 0 || rate.Limit < 0 {
-		return limiter.Context{}, fmt.Errorf("limits: rate of %d in %s: want a count of 0 or more and a positive period", rate.Limit, rate.Period)
+		return fmt.Errorf("limits: rate of %d in %s: want a count of 0 or more and a positive period", rate.Limit, rate.Period)
 	}
-	charges := [1]hit{{id: s.id("", key, rate.Period), limit: rate.Limit, period: int64(rate.Period), count: count}}
-	s.take(charges[:])
-	h := &charges[0]
-	reached := h.used+count > rate.Limit
-	if h.taken {
-		reached = false
-		h.used += count
-	}
-	return limiter.Context{
-		Limit: rate.Limit, Remaining: max(rate.Limit-h.used, 0), Reached: reached,
-		Reset: ceilSeconds(h.end),
-	}, nil
+	return nil
 }
 
 // Reset forgets key.
@@ -100,6 +99,8 @@ func (s *Store) id(name, key string, period time.Duration) id {
 
 // hit is one charge on its way through a store.
 type hit struct {
+	name   string // of the limit
+	key    string // whose counter
 	id     id
 	limit  int64
 	period int64 // nanoseconds
@@ -111,6 +112,51 @@ type hit struct {
 	end     int64    // out: of the window, Unix nanoseconds
 	over    bool     // out: this charge does not fit
 	taken   bool     // out: charged
+}
+
+// hit is a charge of count hits under a limit's name.
+func (s *Store) hit(name, key string, count int64, rate limiter.Rate) hit {
+	return hit{
+		name: name, key: key, id: s.id(name, key, rate.Period),
+		limit: rate.Limit, period: int64(rate.Period), count: count,
+	}
+}
+
+// context is what the library is told of a charge that was made alone.
+func (h *hit) context() limiter.Context {
+	used, reached := h.used, h.used+h.count > h.limit
+	if h.taken {
+		used, reached = h.used+h.count, false
+	}
+	return limiter.Context{
+		Limit: h.limit, Remaining: max(h.limit-used, 0), Reached: reached,
+		Reset: ceilSeconds(h.end),
+	}
+}
+
+// known marks those of hits that have nothing left in s, charges nothing, and
+// tells whether the others may be asked for elsewhere, and how many it marked.
+func (s *Store) known(hits []hit) (allowed bool, n int) {
+	var room [8]id
+	ids := room[:0]
+	for i := range hits {
+		ids = append(ids, hits[i].id)
+	}
+	now := s.now().UnixNano()
+	locked := s.counts.lock(ids)
+	defer s.counts.unlock(locked)
+	allowed = true
+	for i := range hits {
+		h := &hits[i]
+		c := s.counts.findLocked(h.id)
+		if c == nil || c.end <= now || c.used < h.limit {
+			continue
+		}
+		h.used, h.end, h.over = c.used, min(c.end, now+h.period), true
+		allowed = allowed && h.shadow
+		n++
+	}
+	return allowed, n
 }
 
 // take charges all hits, or none if one that is not shadow does not fit. Shadow
@@ -131,7 +177,8 @@ func (s *Store) take(hits []hit) (ok bool) {
 		h.counter = s.counts.findLocked(h.id)
 		if c := h.counter; c != nil && c.end > now {
 			// Further away than one period means that the clock was set back.
-			h.used, h.end = c.used, min(c.end, now+h.period)
+			c.end = min(c.end, now+h.period)
+			h.used, h.end = c.used, c.end
 		}
 		pending := h.count
 		for j := range hits[:i] {

@@ -1,20 +1,3 @@
-// Package record fixes the form of the record: what happened at the gate, in an
-// order that nobody can quietly rewrite.
-//
-// An [Entry] has two parts. Its [Leaf] is what is hashed, and so what stays for
-// ever: it holds no personal data, only when, which kind and why, and a
-// commitment to the body. Its body says about whom; it is sealed under a key of
-// its own, and destroying that key erases the body for good while every proof
-// about the leaf stays valid. The commitment is an HMAC under a salt that is kept
-// beside the key, so that nobody can guess at a short body by hashing candidates.
-//
-// Entries are written one after the other into segments, each of which begins
-// with a [SegmentHeader] that names its node, its first entry and the hash of the
-// segment before.
-//
-// Bytes are made once and hashed as they are; verifying never encodes anew. What
-// an attacker who holds the disk can still do is cut off the end: that is found
-// by comparing with a checkpoint that was kept elsewhere.
 package record
 
 import (
@@ -24,9 +7,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash/crc32"
+	"strconv"
+	"strings"
 	"time"
-	"unicode/utf8"
 )
 
 // Hash is a SHA-256. Its text is lower-case hex.
@@ -39,10 +22,42 @@ func (h Hash) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
 
 // UnmarshalText accepts what MarshalText writes and nothing else.
 func (h *Hash) UnmarshalText(text []byte) error {
-	if len(text) != 2*len(h) {
-		return fmt.Errorf("hash: %d characters, want %d", len(text), 2*len(h))
+	if len(text) != 2*len(h) || strings.ToLower(string(text)) != string(text) {
+		return fmt.Errorf("hash: want %d lower-case hex digits, got %d bytes", 2*len(h), len(text))
 	}
 	_, err := hex.Decode(h[:], text)
+	return err
+}
+
+// ID names an entry for ever: no two entries of an installation have the same. Its
+// text is "node/sequence".
+type ID struct {
+	Node     string
+	Sequence uint64
+}
+
+func (id ID) String() string { return id.Node + "/" + strconv.FormatUint(id.Sequence, 10) }
+
+// IsZero reports whether id names nothing.
+func (id ID) IsZero() bool { return id == ID{} }
+
+// ParseID reads what String wrote and nothing else.
+func ParseID(text string) (ID, error) {
+	node, number, _ := strings.Cut(text, "/")
+	sequence, err := strconv.ParseUint(number, 10, 64)
+	id := ID{node, sequence}
+	if err != nil || sequence == 0 || !validNode(node) || id.String() != text {
+		return ID{}, fmt.Errorf("%.100q is not the id of an entry: want one like gate-1/42", text)
+	}
+	return id, nil
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (id ID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (id *ID) UnmarshalText(text []byte) (err error) {
+	*id, err = ParseID(string(text))
 	return err
 }
 
@@ -57,31 +72,43 @@ const (
 	Aggregated Class = 2
 )
 
-// Leaf is the part of an entry that is hashed. It holds no personal data.
-type Leaf struct {
-	Node     string    `json:"node"`     // at most 64 bytes
-	Sequence uint64    `json:"sequence"` // from 1, without gaps, per node
-	Time     time.Time `json:"time"`     // of what happened, to the microsecond, in UTC
-	Class    Class     `json:"class"`
-	Kind     string    `json:"kind"`             // of a closed set, such as "decision.register"; at most 64 bytes
-	Reason   string    `json:"reason,omitempty"` // of the closed set of package policies; at most 64 bytes
-	Count    uint64    `json:"count"`            // how many happenings it stands for; 1 unless aggregated
-	KeyID    [16]byte  `json:"key_id"`           // of the key that seals the body
-	Body     Hash      `json:"body"`             // commitment to the body
+func (c Class) String() string {
+	switch c {
+	case Waiting:
+		return "waiting"
+	case Aggregated:
+		return "aggregated"
+	}
+	return fmt.Sprintf("class %d", uint8(c))
 }
 
-// Entry is a leaf and its sealed body.
-type Entry struct {
-	Leaf
-	Sealed []byte `json:"sealed"` // AES-256-GCM under the entry's key, the leaf's bytes as additional data; at most 64 KiB
+// Leaf is the part of an entry that is hashed. It holds no personal data.
+type Leaf struct {
+	Node     string    `json:"node"`     // 1 to 64 letters, digits, dots, underscores and hyphens
+	Sequence uint64    `json:"sequence"` // from 1, without gaps, per node
+	Time     time.Time `json:"time"`     // of what happened, to the microsecond, in UTC, from 1970 to 9999
+	Class    Class     `json:"class"`
+	Kind     string    `json:"kind"`             // of a closed set, such as "act.decision.register"; 1 to 64 of a-z 0-9 . _ -
+	Reason   string    `json:"reason,omitempty"` // of the closed set of package policies; at most 64 of the same
+	Count    uint64    `json:"count"`            // how many happenings it stands for; 1 unless aggregated
+	Commit   Hash      `json:"commitment"`       // to the body: see [Commit]
 }
+
+// ID names the entry that l belongs to.
+func (l Leaf) ID() ID { return ID{l.Node, l.Sequence} }
 
 const (
 	leafVersion = 1
+	leafFixed   = 58            // bytes of a leaf before its names
+	leafMin     = leafFixed + 5 // one letter for node and kind, none for reason
 	nameMax     = 64
+	leafMax     = leafFixed + 3*(1+nameMax)
+	timeMax     = 253402300800_000_000 // the year 10000, in microseconds since 1970
 )
 
-// Commit is the commitment to a body.
+// Commit is the commitment to a body: HMAC-SHA-256 under a salt that is kept
+// beside the key, so that nobody can guess at a short body by hashing candidates,
+// and so that an erased body cannot be told from any other.
 func Commit(salt [32]byte, body []byte) Hash {
 	h := hmac.New(sha256.New, salt[:])
 	h.Write(body) // a hash never fails
@@ -95,21 +122,20 @@ func Commit(salt [32]byte, body []byte) Hash {
 //	8   sequence        big-endian, as all numbers
 //	8   time            microseconds since 1970
 //	8   count
-//	16  key id
-//	32  body
-//	1+n node, kind, reason: a length and UTF-8
-func (l Leaf) Encode() ([]byte, error) {
+//	32  commitment to the body
+//	1+n node, kind, reason: a length and ASCII
+func (l Leaf) Encode() ([]byte, error) { return l.append(make([]byte, 0, leafMax)) }
+
+func (l Leaf) append(b []byte) ([]byte, error) {
 	if err := l.check(); err != nil {
 		return nil, err
 	}
-	b := make([]byte, 0, 77+len(l.Node)+len(l.Kind)+len(l.Reason))
 	b = append(b, leafVersion, byte(l.Class))
 	b = binary.BigEndian.AppendUint64(b, l.Sequence)
 	b = binary.BigEndian.AppendUint64(b, uint64(l.Time.UnixMicro()))
 	b = binary.BigEndian.AppendUint64(b, l.Count)
-	b = append(b, l.KeyID[:]...)
-	b = append(b, l.Body[:]...)
-	for _, s := range []string{l.Node, l.Kind, l.Reason} {
+	b = append(b, l.Commit[:]...)
+	for _, s := range [...]string{l.Node, l.Kind, l.Reason} {
 		b = append(b, byte(len(s)))
 		b = append(b, s...)
 	}
@@ -117,28 +143,57 @@ func (l Leaf) Encode() ([]byte, error) {
 }
 
 func (l Leaf) check() error {
-	switch {
+	switch micro := l.Time.UnixMicro(); {
 	case l.Class != Waiting && l.Class != Aggregated:
 		return fmt.Errorf("leaf: class %d, want %d or %d", l.Class, Waiting, Aggregated)
 	case l.Sequence == 0:
 		return errors.New("leaf: sequences begin with 1")
 	case l.Count == 0 || l.Class == Waiting && l.Count != 1:
 		return fmt.Errorf("leaf: count %d does not fit class %d", l.Count, l.Class)
-	case l.Node == "" || l.Kind == "":
-		return errors.New("leaf: node or kind is missing")
-	}
-	for _, s := range []string{l.Node, l.Kind, l.Reason} {
-		if len(s) > nameMax || !utf8.ValidString(s) {
-			return fmt.Errorf("leaf: %.80q is longer than %d bytes or not UTF-8", s, nameMax)
-		}
+	case micro < 0 || micro >= timeMax:
+		return fmt.Errorf("leaf: the time is %d microseconds after 1970, want one from 1970 to 9999", micro)
+	case !validNode(l.Node):
+		return fmt.Errorf("leaf: node %.80q, want 1 to %d letters, digits, dots, underscores and hyphens", l.Node, nameMax)
+	case l.Kind == "" || !validName(l.Kind):
+		return fmt.Errorf("leaf: kind %.80q, want 1 to %d of a-z 0-9 . _ -", l.Kind, nameMax)
+	case !validName(l.Reason):
+		return fmt.Errorf("leaf: reason %.80q, want at most %d of a-z 0-9 . _ -", l.Reason, nameMax)
 	}
 	return nil
 }
 
+// validName: names are shown in terminals and stand in files' names and addresses.
+func validName(s string) bool {
+	if len(s) > nameMax {
+		return false
+	}
+	for i := range len(s) {
+		switch c := s[i]; {
+		case 'a' <= c && c <= 'z', '0' <= c && c <= '9', c == '.', c == '_', c == '-':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// validNode: the same, and capital letters, since hosts are named so.
+func validNode(s string) bool {
+	if s == "" || len(s) > nameMax {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; !('A' <= c && c <= 'Z') && !validName(s[i:i+1]) {
+			return false
+		}
+	}
+	return true
+}
+
 // DecodeLeaf reads what Encode wrote and nothing else.
 func DecodeLeaf(b []byte) (Leaf, error) {
-	if len(b) < 77 {
-		return Leaf{}, fmt.Errorf("leaf: %d bytes, want at least 77", len(b))
+	if len(b) < leafMin || len(b) > leafMax {
+		return Leaf{}, fmt.Errorf("leaf: %d bytes, want %d to %d", len(b), leafMin, leafMax)
 	}
 	if b[0] != leafVersion {
 		return Leaf{}, fmt.Errorf("leaf: version %d, and this program knows %d", b[0], leafVersion)
@@ -148,10 +203,9 @@ func DecodeLeaf(b []byte) (Leaf, error) {
 		Sequence: binary.BigEndian.Uint64(b[2:]),
 		Time:     time.UnixMicro(int64(binary.BigEndian.Uint64(b[10:]))).UTC(),
 		Count:    binary.BigEndian.Uint64(b[18:]),
-		KeyID:    [16]byte(b[26:42]),
-		Body:     Hash(b[42:74]),
+		Commit:   Hash(b[26:leafFixed]),
 	}
-	rest := b[74:]
+	rest := b[leafFixed:]
 	for _, s := range []*string{&l.Node, &l.Kind, &l.Reason} {
 		if len(rest) == 0 || len(rest) < 1+int(rest[0]) {
 			return Leaf{}, errors.New("leaf: it ends within a name")
@@ -167,61 +221,6 @@ func DecodeLeaf(b []byte) (Leaf, error) {
 
 // LeafHash is the hash of a leaf's bytes in a tree (RFC 6962 section 2.1).
 func LeafHash(leaf []byte) Hash {
-	h := sha256.New()
-	h.Write([]byte{0})
-	h.Write(leaf)
-	return Hash(h.Sum(nil))
-}
-
-// SegmentHeader begins a segment file.
-type SegmentHeader struct {
-	Node     string    `json:"node"`
-	First    uint64    `json:"first"` // sequence of the first entry
-	Created  time.Time `json:"created"`
-	Previous Hash      `json:"previous"` // of the whole segment before; zero in a node's first
-}
-
-const segmentMagic = "KIDOREC1"
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-// Encode returns the header's bytes: the magic text, first, created, previous, the
-// node as a length and UTF-8, and a CRC-32C of all that.
-func (s SegmentHeader) Encode() ([]byte, error) {
-	if s.Node == "" || len(s.Node) > nameMax || !utf8.ValidString(s.Node) || s.First == 0 {
-		return nil, fmt.Errorf("segment header: node %.80q or first entry %d is not valid", s.Node, s.First)
-	}
-	b := append(make([]byte, 0, 61+len(s.Node)), segmentMagic...)
-	b = binary.BigEndian.AppendUint64(b, s.First)
-	b = binary.BigEndian.AppendUint64(b, uint64(s.Created.UnixMicro()))
-	b = append(b, s.Previous[:]...)
-	b = append(b, byte(len(s.Node)))
-	b = append(b, s.Node...)
-	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli)), nil
-}
-
-// DecodeSegmentHeader reads a header at the beginning of b and returns how many
-// bytes it has.
-func DecodeSegmentHeader(b []byte) (SegmentHeader, int, error) {
-	const fixed = len(segmentMagic) + 8 + 8 + sha256.Size
-	if len(b) < fixed+1 || string(b[:len(segmentMagic)]) != segmentMagic {
-		return SegmentHeader{}, 0, errors.New("segment header: this is no segment, or its beginning is cut")
-	}
-	n := fixed + 1 + int(b[fixed])
-	if len(b) < n+4 {
-		return SegmentHeader{}, 0, errors.New("segment header: it is cut")
-	}
-	if binary.BigEndian.Uint32(b[n:]) != crc32.Checksum(b[:n], castagnoli) {
-		return SegmentHeader{}, 0, errors.New("segment header: the check sum does not match")
-	}
-	s := SegmentHeader{
-		First:    binary.BigEndian.Uint64(b[8:]),
-		Created:  time.UnixMicro(int64(binary.BigEndian.Uint64(b[16:]))).UTC(),
-		Previous: Hash(b[24:56]),
-		Node:     string(b[fixed+1 : n]),
-	}
-	if _, err := s.Encode(); err != nil {
-		return SegmentHeader{}, 0, err
-	}
-	return s, n + 4, nil
+	var room [1 + leafMax]byte
+	return sha256.Sum256(append(room[:1], leaf...)) // the first byte is 0
 }

@@ -19,8 +19,8 @@ var update = flag.Bool("update", false, "write the golden files instead of compa
 func leaf() record.Leaf {
 	return record.Leaf{
 		Node: "gate-1", Sequence: 7, Time: time.Date(2026, 11, 23, 9, 0, 0, 123456000, time.UTC), Class: record.Waiting,
-		Kind: "decision.register", Reason: "decision", Count: 1, KeyID: [16]byte{1, 2, 3},
-		Body: record.Commit([32]byte{9}, []byte(`{"value":"203.0.113.7"}`)),
+		Kind: "act.decision.register", Reason: "decision", Count: 1,
+		Commit: record.Commit([32]byte{9}, []byte(`{"value":"203.0.113.7"}`)),
 	}
 }
 
@@ -75,6 +75,10 @@ func TestFaults(t *testing.T) {
 		"no kind":                   func(l *record.Leaf) { l.Kind = "" },
 		"long reason":               func(l *record.Leaf) { l.Reason = strings.Repeat("x", 65) },
 		"not UTF-8":                 func(l *record.Leaf) { l.Reason = "\xff" },
+		"a capital letter":          func(l *record.Leaf) { l.Kind = "Denial" },
+		"a slash in the node":       func(l *record.Leaf) { l.Node = "a/b" },
+		"before 1970":               func(l *record.Leaf) { l.Time = time.UnixMicro(-1) },
+		"the year 10000":            func(l *record.Leaf) { l.Time = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC) },
 		"sequence 0":                func(l *record.Leaf) { l.Sequence = 0 },
 		"unknown class":             func(l *record.Leaf) { l.Class = 9 },
 		"many in a waiting entry":   func(l *record.Leaf) { l.Count = 2 },

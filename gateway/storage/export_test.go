@@ -1,5 +1,7 @@
 package storage
 
+import "encoding/json"
+
 // ParseKeyring and WriteKeyring are the codec of the file.
 var (
 	ParseKeyring = parseKeyring
@@ -7,14 +9,34 @@ var (
 )
 
 // SameKeys reports whether two lists hold equal keys in the same order.
-func SameKeys(a, b []Key) bool {
-	if len(a) != len(b) {
-		return false
+func SameKeys(a, b []Key) bool { return same(a, b) }
+
+// CheckRedisURL reads an address and lists what must not be in an error about it.
+func CheckRedisURL(text string) (addrs []string, db int, master, user string, err error) {
+	u, err := parseRedisURL(text)
+	return u.addrs, u.db, u.master, u.user, err
+}
+
+// PlainHost reports whether an address allows plain text to another machine.
+func PlainHost(address string) (bool, error) {
+	config, err := postgresConfig(address, "")
+	if err != nil {
+		return false, err
 	}
-	for i := range a {
-		if a[i].ID != b[i].ID || a[i].Purpose != b[i].Purpose || a[i].Old != b[i].Old || !a[i].Created.Equal(b[i].Created) || string(a[i].Bytes()) != string(b[i].Bytes()) {
-			return false
-		}
+	_, plain := plainHost(config)
+	return plain, nil
+}
+
+// KeyringFile is where a keyring came from.
+func KeyringFile(k *Keyring) string { return k.file }
+
+// ParseSealed reads a sealed keyring without opening it: the memory it asks for in
+// KiB, and the document again.
+func ParseSealed(data []byte) (memory uint32, text []byte, err error) {
+	f, err := parseSealed(data)
+	if err != nil {
+		return 0, nil, err
 	}
-	return true
+	text, err = json.Marshal(f)
+	return f.Memory, text, err
 }

@@ -1,22 +1,10 @@
 package storage
 
 import (
-	"bytes"
-	"crypto/hmac"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/base64"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"hash"
-	"io"
-	"io/fs"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"slices"
-	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -31,7 +19,8 @@ const (
 	Checkpoint Purpose = "checkpoint" // the record
 )
 
-func purposes() []Purpose { return []Purpose{Seal, Cookie, Digest, Assertion, Checkpoint} }
+// Purposes lists what there are keys for.
+func Purposes() []Purpose { return []Purpose{Seal, Cookie, Digest, Assertion, Checkpoint} }
 
 // Key is one secret. It never prints itself, and neither does what holds one: the
 // secret is behind a function, since fmt calls no methods of unexported fields and
@@ -40,7 +29,12 @@ type Key struct {
 	ID      string
 	Purpose Purpose
 	Created time.Time
-	Old     bool // still opens what it made; makes nothing new
+	// Activates is when the key begins to make new things; zero for the first of its
+	// purpose. It opens what it made on another node from when it is known.
+	Activates time.Time
+	// Retired is when a later key takes over; zero where there is none. What the key
+	// made stays good.
+	Retired time.Time
 	secret  func() []byte
 }
 
@@ -59,228 +53,76 @@ func (k Key) LogValue() slog.Value { return slog.StringValue(k.String()) }
 // MarshalText keeps a key from being written by anything but the keyring's own file.
 func (k Key) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
-// Keyring holds the keys of an installation: for each purpose one that makes new
-// things and any number of old ones that still open what they made. It is safe
-// for concurrent use.
+// Keyring holds the keys of an installation, the same on each of its nodes: for
+// each purpose one that makes new things, older ones that still open what they
+// made, and perhaps one that is known before its time. It is safe for concurrent
+// use; each call sees one state of the ring.
 type Keyring struct {
 	file string
-
-	mu   sync.RWMutex
-	keys []Key // guarded by mu
-
-	digests sync.Pool // of *digester with the current digest key
+	now  func() time.Time
+	ring atomic.Pointer[ring]
 }
 
-// digester is a keyed hash and room for what it hashes.
-type digester struct {
-	mac  hash.Hash
-	room []byte
+// ring is one state of a keyring. It does not change.
+type ring struct {
+	keys      []Key // in the file's order
+	purpose   map[Purpose][]Key
+	digesters []*digesters // of purpose[Digest]
 }
 
-func newDigester(key Key) *digester { return &digester{mac: hmac.New(sha256.New, key.Bytes())} }
-
-const (
-	keyringVersion = 1
-	keyringMax     = 1 << 20 // bytes of the file
-	secretSize     = 32
-	digestRoom     = 4096 // bytes a digester keeps for the next text
-)
-
-// keyringFile is the form on disk, the only place where secrets are written.
-type keyringFile struct {
-	Version int        `json:"version"`
-	Keys    []keyEntry `json:"keys"`
-}
-
-type keyEntry struct {
-	ID      string    `json:"id"`
-	Purpose Purpose   `json:"purpose"`
-	Created time.Time `json:"created"`
-	Old     bool      `json:"old,omitempty"`
-	Secret  string    `json:"secret"` // base64
-}
-
-// OpenKeyring reads the keyring in file. Where it is missing it is made, if
-// create says so: a gate that made new keys beside an old database could open
-// nothing in it.
-func OpenKeyring(file string, create bool) (*Keyring, error) {
-	info, err := os.Stat(file)
-	switch {
-	case errors.Is(err, fs.ErrNotExist) && create:
-		return createKeyring(file, time.Now())
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("the keyring %s is missing, and the database beside it needs it: restore it from the backup", file)
-	case err != nil:
-		return nil, fmt.Errorf("the keyring: %w", err)
-	case info.Mode().Perm()&0o077 != 0:
-		return nil, fmt.Errorf("the keyring %s can be read by others (mode %04o): run chmod 600 on it", file, info.Mode().Perm())
-	case info.Size() > keyringMax:
-		return nil, fmt.Errorf("the keyring %s has %d bytes, want at most %d", file, info.Size(), keyringMax)
+func newRing(keys []Key) *ring {
+	r := &ring{keys: keys, purpose: make(map[Purpose][]Key)}
+	for _, k := range keys {
+		r.purpose[k.Purpose] = append(r.purpose[k.Purpose], k)
 	}
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("the keyring: %w", err)
+	for _, k := range r.purpose[Digest] {
+		r.digesters = append(r.digesters, newDigesters(k))
 	}
-	keys, err := parseKeyring(data)
-	if err != nil {
-		return nil, fmt.Errorf("the keyring %s: %w", file, err)
+	return r
+}
+
+// current is the place in purpose[p] of the key that makes new things at now. The
+// first of a purpose has no activation time, so there always is one.
+func (r *ring) current(p Purpose, now time.Time) int {
+	keys := r.purpose[p]
+	if len(keys) == 0 {
+		panic("storage: no key for purpose " + string(p)) // parseKeyring rules it out
 	}
-	return newKeyring(file, keys), nil
+	i := len(keys) - 1
+	for i > 0 && keys[i].Activates.After(now) {
+		i--
+	}
+	return i
 }
 
 func newKeyring(file string, keys []Key) *Keyring {
-	k := &Keyring{file: file, keys: keys}
-	digest := k.Current(Digest)
-	k.digests.New = func() any { return newDigester(digest) }
+	k := &Keyring{file: file, now: time.Now}
+	k.ring.Store(newRing(keys))
 	return k
 }
 
-func createKeyring(file string, now time.Time) (*Keyring, error) {
-	var keys []Key
-	for _, p := range purposes() {
-		keys = append(keys, newKey(p, now))
-	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-		return nil, fmt.Errorf("making the keyring: %w", err)
-	}
-	if err := writeKeyring(file, keys); err != nil {
-		return nil, fmt.Errorf("making the keyring: %w", err)
-	}
-	return newKeyring(file, keys), nil
-}
-
-func newKey(p Purpose, now time.Time) Key {
-	secret := make([]byte, secretSize)
-	rand.Read(secret) // never fails (crypto/rand)
-	return Key{ID: rand.Text()[:8], Purpose: p, Created: now.UTC().Truncate(time.Second), secret: func() []byte { return secret }}
-}
-
-// parseKeyring reads the form on disk. Its errors tell where, never what.
-func parseKeyring(data []byte) ([]Key, error) {
-	var f keyringFile
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&f); err != nil {
-		return nil, errors.New("it is not a keyring, or a torn one: restore it from the backup")
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("something follows the keyring in the file")
-	}
-	if f.Version != keyringVersion {
-		return nil, fmt.Errorf("it is of version %d and this program knows version %d", f.Version, keyringVersion)
-	}
-	var keys []Key
-	seen := make(map[string]bool)
-	for i, e := range f.Keys {
-		secret, err := base64.StdEncoding.DecodeString(e.Secret)
-		switch {
-		case err != nil || len(secret) != secretSize:
-			return nil, fmt.Errorf("key %d: the secret is not %d bytes in base64", i+1, secretSize)
-		case !slices.Contains(purposes(), e.Purpose):
-			return nil, fmt.Errorf("key %d: unknown purpose %.20q", i+1, e.Purpose)
-		case e.ID == "" || len(e.ID) > 64 || seen[e.ID]:
-			return nil, fmt.Errorf("key %d: the id is missing, too long or taken", i+1)
-		}
-		seen[e.ID] = true
-		keys = append(keys, Key{e.ID, e.Purpose, e.Created, e.Old, func() []byte { return secret }})
-	}
-	for _, p := range purposes() {
-		current := 0
-		for _, k := range keys {
-			if k.Purpose == p && !k.Old {
-				current++
-			}
-		}
-		if current != 1 {
-			return nil, fmt.Errorf("%d current keys for %s, want 1", current, p)
-		}
-	}
-	return keys, nil
-}
-
-// writeKeyring replaces file in one step: a crash leaves the old one or the new one.
-func writeKeyring(file string, keys []Key) (err error) {
-	out := keyringFile{Version: keyringVersion}
-	for _, k := range keys {
-		out.Keys = append(out.Keys, keyEntry{k.ID, k.Purpose, k.Created, k.Old, base64.StdEncoding.EncodeToString(k.Bytes())})
-	}
-	data, err := json.MarshalIndent(out, "", "  ")
-	if err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(file), ".keys-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(f.Name())
-		}
-	}()
-	_, err = f.Write(append(data, '\n'))
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), file); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(file))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
-}
+// SetClock makes now the clock by which keys come into force. Call it before the
+// first use.
+func (k *Keyring) SetClock(now func() time.Time) { k.now = now }
 
 // Current is the key that makes new things for p.
 func (k *Keyring) Current(p Purpose) Key {
-	k.mu.RLock()
-	defer k.mu.RUnlock()
-	return k.currentLocked(p)
+	r := k.ring.Load()
+	return r.purpose[p][r.current(p, k.now())]
 }
 
-func (k *Keyring) currentLocked(p Purpose) Key {
-	for _, key := range k.keys {
-		if key.Purpose == p && !key.Old {
-			return key
-		}
-	}
-	panic("storage: no key for purpose " + string(p)) // parseKeyring and newKeyring rule it out
-}
-
-// All lists the keys for p, the current one first.
+// All lists the keys that open things made for p: the current one first, then the
+// others from the newest on, with one that is to come.
 func (k *Keyring) All(p Purpose) []Key {
-	k.mu.RLock()
-	defer k.mu.RUnlock()
-	all := []Key{k.currentLocked(p)}
-	for _, key := range k.keys {
-		if key.Purpose == p && key.Old {
+	r := k.ring.Load()
+	now := r.current(p, k.now())
+	all := []Key{r.purpose[p][now]}
+	for i, key := range slices.Backward(r.purpose[p]) {
+		if i != now {
 			all = append(all, key)
 		}
 	}
 	return all
-}
-
-// Rotate makes a new current key for p. What the old one made stays good.
-func (k *Keyring) Rotate(p Purpose, now time.Time) (Key, error) {
-	if !slices.Contains(purposes(), p) {
-		return Key{}, fmt.Errorf("unknown purpose %q: want one of %v", p, purposes())
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	next := slices.Clone(k.keys)
-	for i := range next {
-		next[i].Old = next[i].Old || next[i].Purpose == p
-	}
-	key := newKey(p, now)
-	next = append(next, key)
-	if err := writeKeyring(k.file, next); err != nil {
-		return Key{}, fmt.Errorf("rotating the key for %s: %w", p, err)
-	}
-	k.keys = next
-	if p == Digest {
-		k.digests = sync.Pool{New: func() any { return newDigester(key) }}
-	}
-	return key, nil
 }
 
 // Cookies are the keys of the device cookie: the one that signs, and all that verify.
@@ -291,23 +133,23 @@ func (k *Keyring) Cookies() (current []byte, all [][]byte) {
 	return all[0], all
 }
 
-// Digest is a keyed hash of text, truncated to 128 bits. Different labels give
-// unrelated digests of the same text.
-func (k *Keyring) Digest(label, text string) (d [16]byte) {
-	k.mu.RLock()
-	defer k.mu.RUnlock()
-	h := k.digests.Get().(*digester)
-	b := append(h.room[:0], label...)
-	b = append(b, 0)
-	b = append(b, text...)
-	h.mac.Reset()
-	h.mac.Write(b) // a hash never fails
-	clear(b)       // text may be a password
-	b = h.mac.Sum(b[:0])
-	copy(d[:], b)
-	if cap(b) <= digestRoom {
-		h.room = b
-		k.digests.Put(h)
+// keep is how long a key opens things after it retired, and then is of no use any
+// more; 0: for ever.
+//
+// A device cookie lives 400 days, as long as browsers keep one (RFC 6265bis), and
+// so does what we remember of a typed name: who did not log in for that long is as
+// good as new. What is sealed, asserted or signed may be kept by others for longer.
+func (p Purpose) keep() time.Duration {
+	switch p {
+	case Cookie, Digest:
+		return NameOverlap
 	}
-	return d
+	return 0
+}
+
+// spent reports whether nothing needs the key any more.
+func (k Key) spent(now time.Time) bool { return spent(k.Purpose, k.Retired, now) }
+
+func spent(p Purpose, retired, now time.Time) bool {
+	return p.keep() > 0 && !retired.IsZero() && now.Sub(retired) >= p.keep()
 }

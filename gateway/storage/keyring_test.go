@@ -46,13 +46,13 @@ func TestKeyringCreateAndReopen(t *testing.T) {
 			t.Errorf("%s: got %v, %v, want mode %04o", path, info, err, want)
 		}
 	}
-	if entries, err := os.ReadDir(filepath.Dir(file)); err != nil || len(entries) != 1 {
-		t.Errorf("%d files, %v, want the keyring alone", len(entries), err)
+	if entries, err := os.ReadDir(filepath.Dir(file)); err != nil || len(entries) != 2 {
+		t.Errorf("%d files, %v, want the keyring and its lock", len(entries), err)
 	}
 	seen := make(map[string]bool)
 	for _, k := range allKeys(made) {
-		if len(k.Bytes()) != 32 || k.Old || k.ID == "" || k.Created.IsZero() || seen[string(k.Bytes())] || seen[k.ID] {
-			t.Errorf("%v: %d bytes, old: %v, created %v, or taken", k, len(k.Bytes()), k.Old, k.Created)
+		if len(k.Bytes()) != 32 || !k.Activates.IsZero() || !k.Retired.IsZero() || k.ID == "" || k.Created.IsZero() || seen[string(k.Bytes())] || seen[k.ID] {
+			t.Errorf("%v: %d bytes, activates %v, retired %v, created %v, or taken", k, len(k.Bytes()), k.Activates, k.Retired, k.Created)
 		}
 		seen[string(k.Bytes())], seen[k.ID] = true, true
 	}
@@ -94,11 +94,11 @@ func TestKeyringRotate(t *testing.T) {
 			others := slices.DeleteFunc(allKeys(k), func(k storage.Key) bool { return k.Purpose == p })
 			var ids []string
 			for range 3 {
-				made, err := k.Rotate(p, start)
+				made, err := k.Rotate(p, start, 0)
 				if err != nil {
 					t.Fatal(err)
 				}
-				if made.Old || made.Purpose != p || !made.Created.Equal(start) || slices.Contains(ids, made.ID) {
+				if made.Purpose != p || !made.Created.Equal(start) || slices.Contains(ids, made.ID) {
 					t.Errorf("made %+v", made)
 				}
 				ids = append(ids, made.ID)
@@ -108,10 +108,12 @@ func TestKeyringRotate(t *testing.T) {
 			}
 			for _, ring := range []*storage.Keyring{k, keyring(t, file, false)} {
 				all := ring.All(p)
-				if len(all) != 4 || all[0].ID != ids[2] || all[0].Old || ring.Current(p).ID != ids[2] {
+				if len(all) != 4 || all[0].ID != ids[2] || !all[0].Retired.IsZero() || ring.Current(p).ID != ids[2] {
 					t.Fatalf("got %v, want four with %s first", all, ids[2])
 				}
-				if !slices.ContainsFunc(all[1:], func(k storage.Key) bool { return k.Old && k.ID == first.ID && bytes.Equal(k.Bytes(), first.Bytes()) }) {
+				if !slices.ContainsFunc(all[1:], func(k storage.Key) bool {
+					return k.Retired.Equal(start) && k.ID == first.ID && bytes.Equal(k.Bytes(), first.Bytes())
+				}) {
 					t.Error("the first key is lost, or current")
 				}
 				if got := slices.DeleteFunc(allKeys(ring), func(k storage.Key) bool { return k.Purpose == p }); !storage.SameKeys(got, others) {
@@ -129,7 +131,7 @@ func TestKeyringRotate(t *testing.T) {
 	}
 	k := keyring(t, keyringPath(t), true)
 	before := allKeys(k)
-	if _, err := k.Rotate("nothing", start); err == nil || !storage.SameKeys(before, allKeys(k)) {
+	if _, err := k.Rotate("nothing", start, 0); err == nil || !storage.SameKeys(before, allKeys(k)) {
 		t.Errorf("an unknown purpose: got %v", err)
 	}
 }
@@ -143,7 +145,7 @@ func TestRotateFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, p := range purposes {
-		if made, err := k.Rotate(p, start); err == nil || made.Bytes() != nil || !strings.Contains(err.Error(), string(p)) {
+		if made, err := k.Rotate(p, start, 0); err == nil || made.Bytes() != nil || !strings.Contains(err.Error(), string(p)) {
 			t.Errorf("%s: got %v, %v", p, made, err)
 		}
 	}
@@ -160,7 +162,7 @@ func TestKeyringAtOnce(t *testing.T) {
 			for i := range 50 {
 				k.Digest("name", fmt.Sprint(i))
 				for _, p := range purposes {
-					if all := k.All(p); all[0].Old || slices.ContainsFunc(all[1:], func(k storage.Key) bool { return !k.Old }) {
+					if all := k.All(p); !all[0].Retired.IsZero() || slices.ContainsFunc(all[1:], func(k storage.Key) bool { return k.Retired.IsZero() }) {
 						t.Errorf("%s: the first and only the first is current: %v", p, all)
 						return
 					}
@@ -170,7 +172,7 @@ func TestKeyringAtOnce(t *testing.T) {
 	}
 	wg.Go(func() {
 		for i := range 10 {
-			if _, err := k.Rotate(purposes[i%len(purposes)], start); err != nil {
+			if _, err := k.Rotate(purposes[i%len(purposes)], start, 0); err != nil {
 				t.Error(err)
 			}
 		}
@@ -188,7 +190,7 @@ func keyringText(t testing.TB, edit func(map[string]any, []any)) string {
 			"secret": base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{byte(i + 1)}, 32)),
 		})
 	}
-	top := map[string]any{"version": 1, "keys": keys}
+	top := map[string]any{"version": 2, "keys": keys}
 	if edit != nil {
 		edit(top, keys)
 	}
@@ -197,6 +199,20 @@ func keyringText(t testing.TB, edit func(map[string]any, []any)) string {
 		t.Fatal(err)
 	}
 	return string(text)
+}
+
+// more adds keys for a purpose that activate at these times.
+func more(purpose string, activates ...string) func(map[string]any, []any) {
+	return func(top map[string]any, keys []any) {
+		for i, at := range activates {
+			key := map[string]any{"id": fmt.Sprint("extra-", i), "purpose": purpose, "created": "2026-04-06T10:00:00Z", "secret": base64.StdEncoding.EncodeToString(make([]byte, 32))}
+			if at != "" {
+				key["activates"] = at
+			}
+			keys = append(keys, key)
+		}
+		top["keys"] = keys
+	}
 }
 
 func TestOpenKeyringRefuses(t *testing.T) {
@@ -222,17 +238,34 @@ func TestOpenKeyringRefuses(t *testing.T) {
 		{"a blank line follows", good + "\n\n", 0o600, ""},
 		{"another keyring follows", good + good, 0o600, "follows"},
 		{"something torn follows", good + "{", 0o600, "follows"},
-		{"a later version", keyringText(t, func(top map[string]any, _ []any) { top["version"] = 2 }), 0o600, "version 2"},
+		{"a later version", keyringText(t, func(top map[string]any, _ []any) { top["version"] = 3 }), 0o600, "version 3"},
 		{"no version", keyringText(t, func(top map[string]any, _ []any) { delete(top, "version") }), 0o600, "version 0"},
 		{"an unknown field", keyringText(t, func(top map[string]any, _ []any) { top["more"] = secret }), 0o600, "restore"},
-		{"no keys", keyringText(t, func(top map[string]any, _ []any) { top["keys"] = nil }), 0o600, "0 current keys"},
-		{"a key is missing", keyringText(t, func(top map[string]any, keys []any) { top["keys"] = keys[1:] }), 0o600, "0 current keys for seal"},
-		{"the only key is old", first("old", true), 0o600, "0 current keys for seal"},
-		{"two current keys", first("purpose", "cookie"), 0o600, "0 current keys for seal"},
-		{"two current keys for one", keyringText(t, func(top map[string]any, keys []any) {
-			extra := map[string]any{"id": "extra", "purpose": "digest", "created": "2026-04-06T09:00:00Z", "secret": base64.StdEncoding.EncodeToString(make([]byte, 32))}
-			top["keys"] = append(keys, extra)
-		}), 0o600, "2 current keys for digest"},
+		{"no keys", keyringText(t, func(top map[string]any, _ []any) { top["keys"] = nil }), 0o600, "no key for seal"},
+		{"a key is missing", keyringText(t, func(top map[string]any, keys []any) { top["keys"] = keys[1:] }), 0o600, "no key for seal"},
+		{"a purpose twice and one not", first("purpose", "cookie"), 0o600, "does not activate after"},
+		{"two keys, the later without a time", keyringText(t, more("digest", "")), 0o600, "does not activate after"},
+		{"two keys", keyringText(t, more("digest", "2026-04-07T09:00:00Z")), 0o600, ""},
+		{"out of order", keyringText(t, more("digest", "2026-04-07T09:00:00Z", "2026-04-07T08:59:59Z")), 0o600, "does not activate after"},
+		{"old, which is of version 1", first("old", true), 0o600, "version 1"},
+		{"version 1", keyringText(t, func(top map[string]any, keys []any) { top["version"] = 1 }), 0o600, ""},
+		{"version 1, rotated", keyringText(t, func(top map[string]any, keys []any) {
+			keys[0].(map[string]any)["old"] = true
+			more("seal", "")(top, keys)
+			top["version"] = 1
+		}), 0o600, ""},
+		{"version 1, the only key is old", keyringText(t, func(top map[string]any, keys []any) {
+			keys[0].(map[string]any)["old"] = true
+			top["version"] = 1
+		}), 0o600, "no current key for seal"},
+		{"version 1, two current keys", keyringText(t, func(top map[string]any, keys []any) {
+			more("seal", "")(top, keys)
+			top["version"] = 1
+		}), 0o600, "follows the current key"},
+		{"version 1 with a time of version 2", keyringText(t, func(top map[string]any, keys []any) {
+			more("seal", "2026-04-07T09:00:00Z")(top, keys)
+			top["version"] = 1
+		}), 0o600, "version 2"},
 		{"an unknown purpose", first("purpose", "brewing"), 0o600, "unknown purpose"},
 		{"no purpose", first("purpose", ""), 0o600, "unknown purpose"},
 		{"no id", first("id", ""), 0o600, "id"},
@@ -335,6 +368,12 @@ func FuzzParseKeyring(f *testing.F) {
 		keys[0].(map[string]any)["created"] = "2026-04-06T18:00:00.123456789+09:00"
 	})))
 	f.Add([]byte(keyringText(f, func(_ map[string]any, keys []any) { keys[0].(map[string]any)["id"] = "\u756a<&>\x00" })))
+	f.Add([]byte(keyringText(f, more("digest", "2026-04-07T09:00:00Z", "2026-04-07T18:00:00.5+09:00"))))
+	f.Add([]byte(keyringText(f, func(top map[string]any, keys []any) {
+		keys[1].(map[string]any)["old"] = true
+		more("cookie", "")(top, keys)
+		top["version"] = 1
+	})))
 	f.Add([]byte(`{"version":1,"keys":[]}`))
 	f.Add([]byte("{"))
 	file := filepath.Join(f.TempDir(), "keys.json")

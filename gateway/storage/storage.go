@@ -1,68 +1,87 @@
-// Package storage opens what the gate keeps: its database and its keys.
+// Package storage opens what the gate keeps: its database, its keys and its Redis.
 //
-// [Open] gives one process alone the database of a data directory, migrated to
-// what this version needs. What a store acknowledged survives a crash and a power
-// cut: SQLite runs with a write-ahead log that is synced at each commit. There is
-// one connection that writes, since SQLite has one writer, and a few that read
-// beside it. A database of a newer version is refused, not guessed at.
+// [Open] gives one process alone a data directory, and the database beside it:
+// SQLite in the directory, or PostgreSQL that several nodes share, migrated to what
+// this version needs. What a store acknowledged survives a crash and a power cut:
+// SQLite runs with a write-ahead log that is synced at each commit, PostgreSQL as
+// its administrator set it up, with a warning where that says otherwise. A database
+// of a newer version is refused, not guessed at.
 //
-// SQL lives with the packages whose data it is.
+// A database knows which keys its contents were made with ([DB.OpenKeyring]), so
+// that the keyring of another installation, or one that lacks a key, is refused
+// before anything is made with it.
+//
+// [Migrate] moves an installation from one kind of database to the other, [Backup]
+// and [Restore] bring it to a directory and back. SQL lives with the packages whose
+// data it is.
 package storage
 
 import (
 	"context"
 	"database/sql"
-	"embed"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"net/url"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
-
-	"github.com/pressly/goose/v3"
-	"golang.org/x/sys/unix"
-	_ "modernc.org/sqlite" // the driver "sqlite"
-
-	"github.com/kidoban/kidoban/auth"
-	"github.com/kidoban/kidoban/policies"
 )
 
-// readers is how many look-ups are under way at once; more wait.
-const readers = 4
+// The names below a data directory.
+const (
+	databaseName = "kidoban.db"
+	lockName     = "kidoban.db.lock"
+	keyringName  = "keys.json"
+	recordName   = "record" // the record's segments (gateway/record)
+)
+
+// Options say which database to open.
+type Options struct {
+	// DataDir is the directory of this process alone. It is created if missing, and
+	// refused where its group or others can write it.
+	DataDir string
+	// Database is "" for SQLite in DataDir, or the URL of a PostgreSQL database:
+	// postgres://USER@HOST/NAME. The password may stay out of it, in PGPASSWORD or a
+	// file that PGPASSFILE names.
+	Database string
+	// Node is how this process is called in PostgreSQL's list of connections; by
+	// default the host's name.
+	Node string
+	// Log gets migrations and warnings; by default slog.Default().
+	Log *slog.Logger
+}
+
+func (o *Options) log() *slog.Logger {
+	if o.Log == nil {
+		return slog.Default()
+	}
+	return o.Log
+}
 
 // DB is an open database.
 type DB struct {
-	sql   *sql.DB // the one writer
-	reads *sql.DB
-	lock  *os.File
-	fresh bool
+	sql     *sql.DB // for changes
+	reads   *sql.DB // for look-ups
+	dialect dialect
+	dir     string
+	lock    *os.File
+	fresh   bool
 }
 
-// schemas are the packages that keep tables, each with its own version.
-var schemas = []struct {
-	name       string
-	migrations embed.FS
-}{
-	{"auth", auth.Migrations},
-	{"policies", policies.Migrations},
-}
-
-// Open opens the SQLite database in file, creating it and its directory where
-// they are missing. Until Close no other process can open it so.
-func Open(ctx context.Context, file string, log *slog.Logger) (_ *DB, err error) {
-	if strings.HasPrefix(file, "postgres:") || strings.HasPrefix(file, "postgresql:") {
-		return nil, errors.New("this version keeps its data in SQLite only: give a path, not the address of a PostgreSQL server")
+// Open opens the database that o names, creating a SQLite one where it is missing,
+// and brings it to the version this program needs. Until Close no other process can
+// open the data directory so. Errors never hold the database's password.
+func Open(ctx context.Context, o Options) (_ *DB, err error) {
+	log := o.log()
+	kind, err := kindOf(o.Database)
+	if err != nil {
+		return nil, err
 	}
-	file = strings.TrimPrefix(file, "sqlite://")
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-		return nil, fmt.Errorf("making the data directory: %w", err)
+	if err := ownDir(o.DataDir); err != nil {
+		return nil, err
 	}
-	db := new(DB)
-	if db.lock, err = lock(file + ".lock"); err != nil {
+	db := &DB{dialect: kind, dir: o.DataDir}
+	if db.lock, err = lockDir(filepath.Join(o.DataDir, lockName)); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -70,82 +89,47 @@ func Open(ctx context.Context, file string, log *slog.Logger) (_ *DB, err error)
 			err = errors.Join(err, db.Close())
 		}
 	}()
-	// The file is made here so that it is never readable by others; SQLite gives
-	// the files beside it the same mode. A copy from a backup may have a wider one.
-	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE, 0o600)
+	switch kind {
+	case sqlite:
+		err = db.openSQLite(ctx, filepath.Join(o.DataDir, databaseName), log)
+	case postgres:
+		if _, err := os.Lstat(filepath.Join(o.DataDir, databaseName)); err == nil {
+			log.Warn("the data directory holds a SQLite database that is not used, since a PostgreSQL database is named: move it away", "file", filepath.Join(o.DataDir, databaseName))
+		}
+		err = db.openPostgres(ctx, o.Database, o.Node, log)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("opening the database: %w", err)
+		return nil, err
 	}
-	if err := errors.Join(f.Chmod(0o600), f.Close()); err != nil {
-		return nil, fmt.Errorf("keeping the database to ourselves: %w", err)
-	}
-	if db.sql, err = sql.Open("sqlite", dsn(file, "rwc",
-		"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(ON)", "busy_timeout(5000)", "cache_size(-65536)")); err != nil {
-		return nil, fmt.Errorf("opening the database %s: %w", file, err)
-	}
-	db.sql.SetMaxOpenConns(1)
-	if db.reads, err = sql.Open("sqlite", dsn(file, "rw", "query_only(ON)", "busy_timeout(5000)", "cache_size(-16384)")); err != nil {
-		return nil, fmt.Errorf("opening the database %s: %w", file, err)
-	}
-	db.reads.SetMaxOpenConns(readers)
-	db.reads.SetMaxIdleConns(readers)
-	if err := db.migrate(ctx, log); err != nil {
-		return nil, fmt.Errorf("migrating the database %s: %w", file, err)
-	}
-	if err := db.sql.QueryRowContext(ctx, `SELECT NOT EXISTS (SELECT 1 FROM auth_people) AND NOT EXISTS (SELECT 1 FROM auth_devices)`).Scan(&db.fresh); err != nil {
-		return nil, fmt.Errorf("reading the database %s: %w", file, err)
+	if err := db.sql.QueryRowContext(ctx, `SELECT NOT EXISTS (SELECT 1 FROM auth_people) AND NOT EXISTS (SELECT 1 FROM auth_devices)
+		AND NOT EXISTS (SELECT 1 FROM storage_keys)`).Scan(&db.fresh); err != nil {
+		return nil, fmt.Errorf("reading the database: %w", err)
 	}
 	return db, nil
 }
 
-// OpenReadOnly opens the database in file for reading, also beside a process that
-// has it open.
-func OpenReadOnly(file string) (*DB, error) {
-	if _, err := os.Stat(file); err != nil {
-		return nil, fmt.Errorf("opening the database: %w", err)
-	}
-	db, err := sql.Open("sqlite", dsn(file, "ro", "query_only(ON)", "busy_timeout(5000)"))
+// OpenReadOnly opens the database that o names for reading, also beside processes
+// that have it open. It creates and migrates nothing and takes no lock.
+func OpenReadOnly(ctx context.Context, o Options) (*DB, error) {
+	kind, err := kindOf(o.Database)
 	if err != nil {
-		return nil, fmt.Errorf("opening the database %s: %w", file, err)
+		return nil, err
 	}
-	return &DB{sql: db, reads: db}, nil
+	if kind == postgres {
+		return readPostgres(ctx, o.Database, o.Node)
+	}
+	return readSQLite(filepath.Join(o.DataDir, databaseName))
 }
 
-func dsn(file, mode string, pragmas ...string) string {
-	q := url.Values{"mode": {mode}, "_pragma": pragmas, "_txlock": {"immediate"}}
-	return "file:" + (&url.URL{Path: file}).EscapedPath() + "?" + q.Encode()
-}
-
-// migrate brings every package's tables to the version it knows.
-func (db *DB) migrate(ctx context.Context, log *slog.Logger) error {
-	for _, s := range schemas {
-		dir, err := fs.Sub(s.migrations, "migrations/sqlite")
-		if err != nil {
-			return err
-		}
-		p, err := goose.NewProvider(goose.DialectSQLite3, db.sql, dir,
-			goose.WithTableName(s.name+"_schema"), goose.WithDisableGlobalRegistry(true))
-		if err != nil {
-			return fmt.Errorf("%s: %w", s.name, err)
-		}
-		sources := p.ListSources()
-		newest := sources[len(sources)-1].Version
-		at, err := p.GetDBVersion(ctx)
-		if err != nil {
-			return fmt.Errorf("%s: %w", s.name, err)
-		}
-		if at > newest {
-			return fmt.Errorf("%s: the database is of version %d and this program knows up to %d: run the newer program, or restore the backup made before it", s.name, at, newest)
-		}
-		results, err := p.Up(ctx)
-		if err != nil {
-			return fmt.Errorf("%s: %w", s.name, err)
-		}
-		for _, r := range results {
-			log.Info("database migrated", "schema", s.name, "version", r.Source.Version)
-		}
+// kindOf tells what an address leads to.
+func kindOf(database string) (dialect, error) {
+	switch {
+	case database == "":
+		return sqlite, nil
+	case strings.HasPrefix(database, "postgres://"), strings.HasPrefix(database, "postgresql://"):
+		return postgres, nil
 	}
-	return nil
+	return 0, errors.New("the database is neither empty (SQLite in the data directory) nor the address of a PostgreSQL database: postgres://USER@HOST/NAME")
 }
 
 // SQL is the handle that stores work on.
@@ -154,18 +138,22 @@ func (db *DB) SQL() *sql.DB { return db.sql }
 // Reads is a handle for look-ups, which do not wait for commits there.
 func (db *DB) Reads() *sql.DB { return db.reads }
 
-// Dialect is the name stores know the database's kind by.
-func (db *DB) Dialect() string { return "sqlite" }
+// Dialect is the name stores know the database's kind by: "sqlite" or "postgres".
+func (db *DB) Dialect() string { return db.dialect.String() }
 
-// Fresh reports whether Open found nothing that keys were used for, no account and
-// no device: then new keys lose nothing. A first start that was cut off after it
-// made the database and before it made the keys is fresh when it is tried again.
+// Shared reports whether other nodes may work on the database at the same time.
+func (db *DB) Shared() bool { return db.dialect == postgres }
+
+// Fresh reports whether Open found nothing that keys were used for: no account, no
+// device, and no key on the database's list. Then new keys lose nothing. A first
+// start that was cut off after it made the database and before it made the keys is
+// fresh when it is tried again.
 func (db *DB) Fresh() bool { return db.fresh }
 
-// Close closes the database and lets other processes open it.
+// Close closes the database and lets other processes open the data directory.
 func (db *DB) Close() error {
 	var errs []error
-	if db.reads != nil {
+	if db.reads != nil && db.reads != db.sql {
 		errs = append(errs, db.reads.Close())
 	}
 	if db.sql != nil {
@@ -175,33 +163,4 @@ func (db *DB) Close() error {
 		errs = append(errs, db.lock.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// lock takes the advisory lock of a data directory. The kernel gives it back when
-// the process ends, however it ends.
-func lock(file string) (*os.File, error) {
-	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("locking the data directory: %w", err)
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		var pid [16]byte
-		n, _ := f.ReadAt(pid[:], 0)
-		f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("the data directory %s is in use by the process with pid %s: stop it, or give this one a directory of its own",
-				filepath.Dir(file), strings.TrimSpace(string(pid[:n])))
-		}
-		return nil, fmt.Errorf("locking %s: %w", file, err)
-	}
-	if err := errors.Join(f.Truncate(0), write(f, strconv.Itoa(os.Getpid())+"\n")); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("locking %s: %w", file, err)
-	}
-	return f, nil
-}
-
-func write(f *os.File, s string) error {
-	_, err := f.WriteAt([]byte(s), 0)
-	return err
 }

@@ -21,9 +21,14 @@ import (
 
 var start = time.Date(2026, 4, 6, 9, 0, 0, 0, time.UTC)
 
-func open(t testing.TB, file string) *storage.DB {
+// quiet are options without a log.
+func quiet(dir string) storage.Options {
+	return storage.Options{DataDir: dir, Node: "test", Log: slog.New(slog.DiscardHandler)}
+}
+
+func open(t testing.TB, dir string) *storage.DB {
 	t.Helper()
-	db, err := storage.Open(t.Context(), file, slog.New(slog.DiscardHandler))
+	db, err := storage.Open(t.Context(), quiet(dir))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,13 +43,13 @@ func closeDB(t testing.TB, db *storage.DB) {
 	}
 }
 
-// wantRefused opens file and compares the error with what it has to say.
-func wantRefused(t *testing.T, file string, want ...string) {
+// wantRefused opens what is in dir and compares the error with what it has to say.
+func wantRefused(t *testing.T, dir string, want ...string) {
 	t.Helper()
-	db, err := storage.Open(t.Context(), file, slog.New(slog.DiscardHandler))
+	db, err := storage.Open(t.Context(), quiet(dir))
 	if err == nil {
 		db.Close()
-		t.Fatalf("%s was opened", file)
+		t.Fatalf("%s was opened", dir)
 	}
 	for _, w := range want {
 		if !strings.Contains(err.Error(), w) {
@@ -56,14 +61,11 @@ func wantRefused(t *testing.T, file string, want ...string) {
 func TestOpenCreates(t *testing.T) {
 	old := unix.Umask(0)
 	defer unix.Umask(old)
-	for name, form := range map[string]string{"a path": "%s", "an address": "sqlite://%s", "odd letters": "%s"} {
+	for _, name := range []string{"data", "100% kid?ban #1 \u756a"} {
 		t.Run(name, func(t *testing.T) {
-			dir := filepath.Join(t.TempDir(), "new", "data")
+			dir := filepath.Join(t.TempDir(), "new", name)
 			file := filepath.Join(dir, "kidoban.db")
-			if name == "odd letters" {
-				file = filepath.Join(dir, "100% kid?ban #1 \u756a.db")
-			}
-			db := open(t, fmt.Sprintf(form, file))
+			db := open(t, dir)
 			if !db.Fresh() {
 				t.Error("a new database is not fresh")
 			}
@@ -97,24 +99,24 @@ func TestOpenCreates(t *testing.T) {
 
 // What decides how safe a commit is.
 func TestOpenPragmas(t *testing.T) {
-	db := open(t, filepath.Join(t.TempDir(), "kidoban.db"))
+	db := open(t, t.TempDir())
 	for pragma, want := range map[string]string{"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1", "busy_timeout": "5000"} {
 		var got string
 		if err := db.SQL().QueryRow("PRAGMA " + pragma).Scan(&got); err != nil || got != want {
 			t.Errorf("%s: got %q, %v, want %q", pragma, got, err, want)
 		}
 	}
-	if db.Dialect() != "sqlite" {
-		t.Errorf("dialect %q", db.Dialect())
+	if db.Dialect() != "sqlite" || db.Shared() {
+		t.Errorf("dialect %q, shared: %v", db.Dialect(), db.Shared())
 	}
 }
 
 func TestReopen(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "kidoban.db")
-	db := open(t, file)
+	dir := t.TempDir()
+	db := open(t, dir)
 	closeDB(t, db)
 	// A start that was cut off before anything was kept is a first start still.
-	db = open(t, file)
+	db = open(t, dir)
 	if !db.Fresh() {
 		t.Error("an empty database is not fresh")
 	}
@@ -126,7 +128,7 @@ func TestReopen(t *testing.T) {
 		t.Fatal(err)
 	}
 	closeDB(t, db)
-	db = open(t, file)
+	db = open(t, dir)
 	if db.Fresh() {
 		t.Error("a database with an account is fresh")
 	}
@@ -139,23 +141,25 @@ func TestReopen(t *testing.T) {
 }
 
 func TestOpenNarrowsMode(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "kidoban.db")
-	closeDB(t, open(t, file))
+	dir := t.TempDir()
+	file := filepath.Join(dir, "kidoban.db")
+	closeDB(t, open(t, dir))
 	if err := os.Chmod(file, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	open(t, file)
+	open(t, dir)
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("got %v, %v, want mode 0600", info, err)
 	}
 }
 
 func TestSecondProcessIsRefused(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "kidoban.db")
-	db := open(t, file)
-	wantRefused(t, file, "in use", fmt.Sprintf("pid %d:", os.Getpid()), filepath.Dir(file))
+	dir := t.TempDir()
+	file := filepath.Join(dir, "kidoban.db")
+	db := open(t, dir)
+	wantRefused(t, dir, "in use", fmt.Sprintf("pid %d:", os.Getpid()), dir)
 	closeDB(t, db)
-	db = open(t, file) // the lock went with it
+	db = open(t, dir) // the lock went with it
 	closeDB(t, db)
 
 	// Somebody else's lock, with the number it left.
@@ -170,11 +174,11 @@ func TestSecondProcessIsRefused(t *testing.T) {
 	if err := os.WriteFile(file+".lock", []byte("4242\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	wantRefused(t, file, "pid 4242:")
+	wantRefused(t, dir, "pid 4242:")
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_UN); err != nil {
 		t.Fatal(err)
 	}
-	open(t, file) // a number without a lock keeps nobody out
+	open(t, dir) // a number without a lock keeps nobody out
 	if got, err := os.ReadFile(file + ".lock"); err != nil || strings.TrimSpace(string(got)) != fmt.Sprint(os.Getpid()) {
 		t.Errorf("the lock says %q, %v, want %d", got, err, os.Getpid())
 	}
@@ -182,89 +186,110 @@ func TestSecondProcessIsRefused(t *testing.T) {
 
 // A start that fails leaves no lock behind.
 func TestFailedOpenUnlocks(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "kidoban.db")
+	dir := t.TempDir()
+	file := filepath.Join(dir, "kidoban.db")
 	if err := os.WriteFile(file, []byte(strings.Repeat("not a database", 1000)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	wantRefused(t, file, file)
+	wantRefused(t, dir, file)
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
-	open(t, file)
+	open(t, dir)
 }
 
 func TestOpenRefuses(t *testing.T) {
-	dir := t.TempDir()
-	write := func(name, text string) string {
-		file := filepath.Join(dir, name)
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+	top := t.TempDir()
+	// with is a data directory with a database of this text.
+	with := func(name, text string) string {
+		dir := filepath.Join(top, name)
+		if err := os.Mkdir(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		return file
+		if err := os.WriteFile(filepath.Join(dir, "kidoban.db"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return dir
 	}
-	directory := filepath.Join(dir, "directory.db")
-	if err := os.Mkdir(directory, 0o700); err != nil {
+	directory := filepath.Join(top, "directory")
+	if err := os.MkdirAll(filepath.Join(directory, "kidoban.db"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	newer := func(schema string) string {
-		file := filepath.Join(dir, schema+".db")
-		db := open(t, file)
+		dir := filepath.Join(top, schema)
+		db := open(t, dir)
 		if _, err := db.SQL().Exec(`INSERT INTO ` + schema + `_schema (version_id, is_applied) VALUES (9999, 1)`); err != nil {
 			t.Fatal(err)
 		}
 		closeDB(t, db)
-		return file
+		return dir
 	}
-	torn := filepath.Join(dir, "torn.db")
+	torn := filepath.Join(top, "torn")
 	closeDB(t, open(t, torn))
-	if err := os.Truncate(torn, 100); err != nil {
+	if err := os.Truncate(filepath.Join(torn, "kidoban.db"), 100); err != nil {
 		t.Fatal(err)
 	}
+	// wide is a data directory that others may write.
+	wide := func(mode os.FileMode) string {
+		dir := filepath.Join(top, fmt.Sprintf("mode-%o", mode))
+		if err := errors.Join(os.Mkdir(dir, 0o700), os.Chmod(dir, mode)); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
 	for _, test := range []struct {
-		name, file string
-		want       []string
+		name, dir string
+		want      []string
 	}{
-		{"PostgreSQL", "postgres://db.example/kidoban", []string{"SQLite", "path"}},
-		{"PostgreSQL, the other name", "postgresql://user:hunter2@db.example/kidoban", []string{"SQLite", "path"}},
-		{"not a database", write("text.db", strings.Repeat("hello ", 1000)), []string{filepath.Join(dir, "text.db"), "not a database"}},
+		{"not a database", with("text", strings.Repeat("hello ", 1000)), []string{filepath.Join(top, "text"), "not a database"}},
 		{"torn", torn, []string{torn}},
 		{"a directory", directory, []string{directory, "directory"}},
-		{"under a file", filepath.Join(write("file", ""), "kidoban.db"), []string{"data directory"}},
+		{"under a file", filepath.Join(with("file", ""), "kidoban.db"), []string{"data directory"}},
+		{"no directory", "", []string{"no data directory"}},
 		{"newer tables of auth", newer("auth"), []string{"auth", "version 9999", "newer program"}},
 		{"newer tables of policies", newer("policies"), []string{"policies", "version 9999", "newer program"}},
+		{"newer tables of storage", newer("storage"), []string{"storage", "version 9999", "newer program"}},
+		{"written by the group", wide(0o770), []string{"mode 0770", "chmod go-w " + top}},
+		{"written by others", wide(0o702), []string{"mode 0702", "chmod go-w " + top}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			wantRefused(t, test.file, test.want...)
-			if db, err := storage.Open(t.Context(), test.file, slog.New(slog.DiscardHandler)); err == nil {
-				db.Close()
-				t.Error("the second try opened it")
-			} else if strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "in use") {
-				t.Errorf("got error %q, want no password and no lock", err)
+			for range 2 { // the first try leaves no lock
+				wantRefused(t, test.dir, test.want...)
 			}
 		})
+	}
+	for _, address := range []string{"mysql://user:hunter2@db.example/kidoban", "/var/lib/kidoban.db", "host=db.example password=hunter2"} {
+		o := quiet(t.TempDir())
+		o.Database = address
+		for _, open := range []func(context.Context, storage.Options) (*storage.DB, error){storage.Open, storage.OpenReadOnly} {
+			if _, err := open(t.Context(), o); err == nil || !strings.Contains(err.Error(), "postgres://USER@HOST/NAME") || strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("%s: got error %v", address, err)
+			}
+		}
 	}
 }
 
 func TestOpenCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	file := filepath.Join(t.TempDir(), "kidoban.db")
-	if db, err := storage.Open(ctx, file, slog.New(slog.DiscardHandler)); err == nil {
+	dir := t.TempDir()
+	if db, err := storage.Open(ctx, quiet(dir)); err == nil {
 		db.Close()
 		t.Fatal("opened")
 	}
-	open(t, file)
+	open(t, dir)
 }
 
 func TestOpenReadOnly(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "kidoban.db")
-	if _, err := storage.OpenReadOnly(file); !errors.Is(err, fs.ErrNotExist) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "kidoban.db")
+	if _, err := storage.OpenReadOnly(t.Context(), quiet(dir)); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a missing database: got %v", err)
 	}
 	if _, err := os.Stat(file); !os.IsNotExist(err) {
 		t.Errorf("reading made a file: %v", err)
 	}
-	writer := open(t, file)
+	writer := open(t, dir)
 	insert := func(digest string) {
 		t.Helper()
 		if _, err := writer.SQL().Exec(`INSERT INTO auth_typed_names (digest, subject, since) VALUES (?, 'acc-1', 1)`, []byte(digest)); err != nil {
@@ -272,7 +297,7 @@ func TestOpenReadOnly(t *testing.T) {
 		}
 	}
 	insert("1234567890123456")
-	reader, err := storage.OpenReadOnly(file)
+	reader, err := storage.OpenReadOnly(t.Context(), quiet(dir))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -298,7 +323,7 @@ func TestOpenReadOnly(t *testing.T) {
 	if err := reader.Close(); err != nil {
 		t.Fatal(err)
 	}
-	alone, err := storage.OpenReadOnly(file)
+	alone, err := storage.OpenReadOnly(t.Context(), quiet(dir))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,7 +28,7 @@ const (
 // browser that remembers. It does to the stores what the gate does at each
 // completed login, at that time, and returns the office's cookies by account.
 func livePast(ctx context.Context, dir string, office, rest []chatcore.SeededAccount, seed uint64, now time.Time) (_ map[string]*http.Cookie, err error) {
-	db, err := storage.Open(ctx, filepath.Join(dir, "kidoban.db"), slog.New(slog.DiscardHandler))
+	db, err := storage.Open(ctx, storage.Options{DataDir: dir, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return nil, err
 	}

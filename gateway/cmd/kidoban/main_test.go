@@ -12,13 +12,19 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/kidoban/kidoban/detectors/simulate"
+	"github.com/kidoban/kidoban/gateway/storage/storagetest"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"kidoban": main})
+	testscript.Main(servers{m}, map[string]func(){"kidoban": main})
 }
+
+// servers stops what tests share when they are over.
+type servers struct{ m *testing.M }
+
+func (s servers) Run() int { return storagetest.Run(s.m) }
 
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{

@@ -77,8 +77,7 @@ func report(ctx context.Context, dir, from, to string, asJSON bool, now time.Tim
 
 // readLedger reads what a gate counted, also while it runs.
 func readLedger(ctx context.Context, dir string, from, to time.Time) (_ []policies.LedgerRow, err error) {
-	file := filepath.Join(dir, "kidoban.db")
-	db, err := storage.OpenReadOnly(file)
+	db, err := storage.OpenReadOnly(ctx, storage.Options{DataDir: dir})
 	if err != nil {
 		if errors.Is(err, os.ErrNotExist) {
 			return nil, fmt.Errorf("no gate has kept anything in %s: name its data_dir with --data-dir", dir)

@@ -1,0 +1,70 @@
+package guard
+
+import (
+	"slices"
+	"time"
+
+	"github.com/kidoban/kidoban/policies"
+)
+
+// Subscription is a receiver that is told of decisions.
+type Subscription struct {
+	To    string   // its name
+	Types []string // of [NoticeTypes]; empty: all
+}
+
+// webhookChannel is the channel of notices to subscriptions.
+const webhookChannel = "webhook"
+
+// NoticeTypes are the types of notices that there are.
+func NoticeTypes() []string {
+	var all []string
+	for _, change := range []policies.Change{policies.Registered, policies.Extended, policies.Lifted, policies.Expired} {
+		all = append(all, noticeType(change))
+	}
+	return all
+}
+
+func noticeType(change policies.Change) string { return "decision." + string(change) }
+
+// Subscribe replaces who is told of decisions from now on.
+func (c *Core) Subscribe(all []Subscription) { c.subscriptions.Store(&all) }
+
+// announce implements [policies.Announce].
+func (c *Core) announce(change policies.Change, d policies.Decision) []policies.Notice {
+	all := c.subscriptions.Load()
+	if all == nil {
+		return nil
+	}
+	kind := noticeType(change)
+	var notices []policies.Notice
+	for _, s := range *all {
+		if len(s.Types) > 0 && !slices.Contains(s.Types, kind) {
+			continue
+		}
+		notices = append(notices, policies.Notice{Channel: webhookChannel, To: s.To, Template: kind, Values: noticeValues(d)})
+	}
+	return notices
+}
+
+// noticeValues is what is told of a decision. What is empty is left out.
+func noticeValues(d policies.Decision) map[string]string {
+	values := map[string]string{
+		"decision": d.ID, "scope": string(d.Scope), "value": d.Value, "action": d.Action.String(), "mode": string(d.Mode),
+		"origin": string(d.Origin), "by": d.By, "rule": string(d.Rule), "reason": d.Reason, "incident": d.Incident,
+		"until": moment(d.Until), "lifted": moment(d.Lifted), "lifted_by": d.LiftedBy,
+	}
+	for name, value := range values {
+		if value == "" {
+			delete(values, name)
+		}
+	}
+	return values
+}
+
+func moment(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339)
+}

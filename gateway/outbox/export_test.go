@@ -1,0 +1,8 @@
+package outbox
+
+var (
+	Sign        = sign
+	Refusal     = refusal
+	ParseTarget = parseTarget
+	ParseSecret = parseSecret
+)

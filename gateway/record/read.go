@@ -1,0 +1,225 @@
+package record
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Entry is an entry as it is read.
+type Entry struct {
+	Leaf
+	// Body is JSON; nil if Err says why it cannot be read: [ErrErased] or [ErrNoKey].
+	Body json.RawMessage `json:"-"`
+	Err  error           `json:"-"`
+}
+
+// MarshalJSON writes the leaf, the id, and the body or why there is none.
+func (e Entry) MarshalJSON() ([]byte, error) {
+	type shown struct {
+		ID ID `json:"id"`
+		Leaf
+		Body  json.RawMessage `json:"body,omitempty"`
+		Error string          `json:"error,omitempty"`
+	}
+	s := shown{ID: e.ID(), Leaf: e.Leaf, Body: e.Body}
+	if e.Err != nil {
+		s.Error = e.Err.Error()
+	}
+	return json.Marshal(s)
+}
+
+// Query says which entries are wanted. Its zero value wants all.
+type Query struct {
+	After uint64    // only entries with a higher sequence
+	From  time.Time // only what happened at this time or later; zero: everything
+	Until time.Time // only what happened before; zero: everything
+	Kinds []string  // only these kinds; one that ends with a dot is every kind that begins so
+	Class Class     // only this class; 0: both
+}
+
+// slack is how much earlier than its segment something may have happened that the
+// segment tells about. Sums wait for the quota.
+const slack = 24 * time.Hour
+
+func (q Query) wants(l Leaf) bool {
+	return l.Sequence > q.After &&
+		(q.From.IsZero() || !l.Time.Before(q.From)) &&
+		(q.Until.IsZero() || l.Time.Before(q.Until)) &&
+		(q.Class == 0 || q.Class == l.Class) &&
+		(len(q.Kinds) == 0 || slices.ContainsFunc(q.Kinds, func(k string) bool {
+			return k == l.Kind || strings.HasSuffix(k, ".") && strings.HasPrefix(l.Kind, k)
+		}))
+}
+
+// errStop ends reading early.
+var errStop = errors.New("enough")
+
+// Read passes the entries that q wants to each, in their order, until each returns
+// an error, which Read returns. It reads what is durable when it is called, beside
+// the writer.
+func (l *Log) Read(ctx context.Context, q Query, each func(Entry) error) error {
+	at := l.position()
+	return read(ctx, l.dir, l.cfg.Keys, q, &at, each)
+}
+
+// Read reads a record that this process does not write, perhaps while another one
+// does: then an end that is being written is no error. Keys may be nil.
+func Read(ctx context.Context, dir string, keys func() []Key, q Query, each func(Entry) error) error {
+	return read(ctx, dir, keys, q, nil, each)
+}
+
+func read(ctx context.Context, dir string, keys func() []Key, q Query, until *position, each func(Entry) error) error {
+	list, err := segments(dir)
+	if err != nil {
+		return err
+	}
+	for i, s := range list {
+		last := i == len(list)-1
+		limit := int64(-1)
+		if until != nil {
+			if s.first > until.segment {
+				break
+			}
+			if last = s.first == until.segment; last {
+				limit = until.offset
+			}
+		}
+		if !last && i+1 < len(list) && list[i+1].first <= q.After+1 {
+			continue
+		}
+		if !last && !q.From.IsZero() {
+			next, err := readHeader(list[i+1])
+			if err != nil {
+				return err
+			}
+			if next.Created.Before(q.From.Add(-slack)) {
+				continue
+			}
+		}
+		if err := readSegment(ctx, s, keys, q, limit, last, each); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func readHeader(s segmentFile) (SegmentHeader, error) {
+	sc, closer, err := openSegment(s, -1)
+	if err != nil {
+		return SegmentHeader{}, err
+	}
+	return sc.header, closer.Close()
+}
+
+func readSegment(ctx context.Context, s segmentFile, keys func() []Key, q Query, limit int64, last bool, each func(Entry) error) error {
+	sc, closer, err := openSegment(s, limit)
+	if err != nil {
+		return err
+	}
+	defer closer.Close()
+	open, err := newOpener(keys, sc.raw)
+	if err != nil {
+		return err
+	}
+	for n := 0; ; n++ {
+		if n%1024 == 0 && ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		f, l, err := sc.scan()
+		var fault *Fault
+		switch {
+		case errors.Is(err, io.EOF), errors.As(err, &fault) && last && limit < 0 && fault.stops:
+			return nil
+		case err != nil:
+			return err
+		case !q.wants(l):
+			continue
+		}
+		e := Entry{Leaf: l}
+		e.Body, e.Err = open.open(f, l)
+		if e.Err != nil && !errors.Is(e.Err, ErrErased) && !errors.Is(e.Err, ErrNoKey) {
+			return &Fault{File: sc.name, Offset: f.offset, Entry: l.ID().String(), What: e.Err.Error()}
+		}
+		if err := each(e); err != nil {
+			return err
+		}
+	}
+}
+
+// Intent is an entry that announced an act.
+type Intent struct {
+	ID     ID
+	Time   time.Time
+	Kind   string // begins with [Acts]
+	Reason string
+	Body   json.RawMessage
+	Err    error // why there is no body
+}
+
+// intentsMax is how many intents are returned at most.
+const intentsMax = 10_000
+
+// Intents returns what was announced since a time and not abandoned since, the
+// newest first, at most 10,000. It is for start-up: whoever made a change carries
+// the id of the entry that announced it in the same transaction, so that an
+// announcement which is not found there was cut off, and is then to be abandoned or
+// done.
+func (l *Log) Intents(ctx context.Context, since time.Time) ([]Intent, error) {
+	list, err := segments(l.dir)
+	if err != nil {
+		return nil, err
+	}
+	at := l.position()
+	var found []Intent
+	abandoned := make(map[ID]bool)
+	q := Query{From: since, Class: Waiting, Kinds: []string{Acts}}
+	for _, s := range slices.Backward(list) {
+		limit := int64(-1)
+		switch {
+		case s.first > at.segment:
+			continue
+		case s.first == at.segment:
+			limit = at.offset
+		}
+		header, err := readHeader(s)
+		if err != nil {
+			return nil, err
+		}
+		var here []Intent
+		err = readSegment(ctx, s, l.cfg.Keys, q, limit, false, func(e Entry) error {
+			if e.Kind == Abandoned {
+				var a abandonment
+				if e.Err == nil && json.Unmarshal(e.Body, &a) == nil {
+					abandoned[a.Entry] = true
+				}
+				return nil
+			}
+			here = append(here, Intent{e.ID(), e.Time, e.Kind, e.Reason, e.Body, e.Err})
+			if len(here) >= 2*intentsMax { // only the newest may be wanted
+				here = append(here[:0], here[len(here)-intentsMax:]...)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("reading what was announced: %w", err)
+		}
+		for _, i := range slices.Backward(here) {
+			if !abandoned[i.ID] {
+				found = append(found, i)
+			}
+			if len(found) == intentsMax {
+				return found, nil
+			}
+		}
+		if header.Created.Before(since.Add(-slack)) {
+			break
+		}
+	}
+	return found, nil
+}
