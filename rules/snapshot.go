@@ -14,7 +14,7 @@ const (
 	snapshotKind = "rules/1"
 	counterTag   = snapshot.FirstTag     // head of a counter
 	talliesTag   = snapshot.FirstTag + 1 // some of its keys
-	frameFull    = 8 << 10              // bytes; a frame ends with the key that reaches them
+	frameFull    = 16 << 10              // bytes; a frame ends with the key that reaches them
 )
 
 // Frozen is the counts of a [Set] at one moment. Counting goes on while it is

@@ -34,7 +34,7 @@ for i, key in ipairs(KEYS) do
         owed[key] = math.max(o - (now - t), 0)
       elseif o and t - now > back then
         owed[key] = o
-        at[key] = now
+        write(key, o, now)
       elseif o then
         owed[key], at[key] = o, t
       end

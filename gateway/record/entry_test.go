@@ -39,7 +39,13 @@ func TestForm(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := "leaf " + hex.EncodeToString(l) + "\nhash " + record.LeafHash(l).String() + "\nsegment " + hex.EncodeToString(s) + "\n"
+	body := []byte(`{"value":"203.0.113.7"}`)
+	frame, err := record.Frame(header(), keys()[0], leaf(), body, bytes.Repeat([]byte{7}, 76), int64(len(s)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := "leaf " + hex.EncodeToString(l) + "\nhash " + record.LeafHash(l).String() + "\nsegment " + hex.EncodeToString(s) +
+		"\nframe " + hex.EncodeToString(frame) + "\nerased " + hex.EncodeToString(record.ErasedSlot) + "\n"
 	const file = "testdata/v1.golden"
 	if *update {
 		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
