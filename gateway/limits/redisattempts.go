@@ -112,6 +112,6 @@ func (a *Attempts) refundRemote(ctx context.Context, t *remoteTaking) {
 		}
 	}
 	if _, ok := a.redis.ask(ctx, p, OpRefund, refundScript, keys, args); !ok {
-		a.late.add(nil)
+		a.late.add(list)
 	}
 }
