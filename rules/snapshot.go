@@ -275,11 +275,11 @@ func (s *Set) begin(b []byte) (*counts, error) {
 	c := snapshot.NewCursor(b)
 	keys := int(c.Uint32())
 	hash := c.Bytes(len(hashKey{}))
-	identity := string(c.Bytes(c.Len()))
+	identity := c.Bytes(c.Len())
 	if c.Failed() || keys > maxKeys {
 		return nil, wrong("a counter of %d keys, want at most %d", keys, maxKeys)
 	}
-	mine := s.counters[identity]
+	mine := s.counters[string(identity)]
 	if mine == nil {
 		return nil, nil
 	}

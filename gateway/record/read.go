@@ -57,9 +57,6 @@ func (q Query) wants(l Leaf) bool {
 		}))
 }
 
-// errStop ends reading early.
-var errStop = errors.New("enough")
-
 // Read passes the entries that q wants to each, in their order, until each returns
 // an error, which Read returns. It reads what is durable when it is called, beside
 // the writer.
@@ -222,4 +219,30 @@ func (l *Log) Intents(ctx context.Context, since time.Time) ([]Intent, error) {
 		}
 	}
 	return found, nil
+}
+
+// Last is the sequence of the last whole entry of a record that this process does
+// not write; 0: there is none.
+func Last(dir string) (uint64, error) {
+	list, err := segments(dir)
+	if err != nil || len(list) == 0 {
+		return 0, err
+	}
+	sc, closer, err := openSegment(list[len(list)-1], -1)
+	if err != nil {
+		return 0, err
+	}
+	defer closer.Close()
+	last := sc.header.First - 1
+	for {
+		_, l, err := sc.scan()
+		var fault *Fault
+		switch {
+		case errors.Is(err, io.EOF), errors.As(err, &fault) && fault.stops:
+			return last, nil
+		case err != nil:
+			return 0, err
+		}
+		last = l.Sequence
+	}
 }

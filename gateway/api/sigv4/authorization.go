@@ -70,7 +70,7 @@ func parseAuthorization(value string) (authorization, error) {
 			}
 		case "Signature":
 			if err = once(2, name); err == nil && !isHexHash(text) {
-				err = fmt.Errorf("Signature is not %d digits of lower-case hex", 2*sha256.Size)
+				err = fmt.Errorf("the Signature is not %d digits of lower-case hex", 2*sha256.Size)
 			}
 			if err == nil {
 				_, err = hex.Decode(a.signature[:], []byte(text))
@@ -93,7 +93,7 @@ func parseAuthorization(value string) (authorization, error) {
 func (a *authorization) parseCredential(text string) error {
 	parts := strings.Split(text, "/")
 	if len(parts) != 5 || parts[4] != terminator {
-		return errors.New("Credential is not of the form KEYID/YYYYMMDD/REGION/SERVICE/" + terminator)
+		return errors.New("the Credential is not of the form KEYID/YYYYMMDD/REGION/SERVICE/" + terminator)
 	}
 	for i, what := range []string{"access key id", "day", "region", "service"} {
 		if parts[i] == "" || len(parts[i]) > maxName || strings.IndexFunc(parts[i], notName) >= 0 {

@@ -235,17 +235,6 @@ func (n *node) end(sig syscall.Signal) {
 	n.cmd = nil
 }
 
-// reload gives the running node its Caddyfile again.
-func (n *node) reload() ([]byte, error) {
-	exe, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	cmd := &exec.Cmd{Path: exe, Args: []string{"kidoban", "reload", "--force", "--config", n.file, "--adapter", "caddyfile", "--address", "unix/" + n.dir + "/admin.sock"}}
-	cmd.Env = append(os.Environ(), "HOME="+n.dir)
-	return cmd.CombinedOutput()
-}
-
 var operatorClient = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 
 // call asks the operators' API.
