@@ -101,7 +101,7 @@ func (a *API) Provision(ctx caddy.Context) error {
 		keys[i].Name = k.Name
 		secret, err := k.resolve(repl, k.Secret, &keys[i].Role, &keys[i].Expires)
 		if err != nil {
-			return fmt.Errorf("key of operator %q %w", k.Name, err)
+			return fmt.Errorf("key of operator %q: %w", k.Name, err)
 		}
 		keys[i].Hash = api.HashKey(secret)
 	}
@@ -115,7 +115,7 @@ func (a *API) Provision(ctx caddy.Context) error {
 			return fmt.Errorf("signing key of operator %q: the secret must not stand in the configuration: write {env.NAME} or {file.PATH}", k.Name)
 		}
 		if signing[i].Secret, err = k.resolve(repl, k.Secret, &signing[i].Role, &signing[i].Expires); err != nil {
-			return fmt.Errorf("signing key of operator %q %w", k.Name, err)
+			return fmt.Errorf("signing key of operator %q: %w", k.Name, err)
 		}
 	}
 	for _, name := range a.Services {
@@ -131,7 +131,7 @@ func (a *API) Provision(ctx caddy.Context) error {
 func (o Operator) resolve(repl *caddy.Replacer, secret Secret, role *api.Role, expires *time.Time) (string, error) {
 	var err error
 	if *role, err = api.ParseRole(o.Role); err != nil {
-		return "", fmt.Errorf("has an %w", err)
+		return "", err
 	}
 	if o.Expires != "" {
 		if *expires, err = time.Parse(time.DateOnly, o.Expires); err != nil {
