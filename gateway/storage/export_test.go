@@ -40,21 +40,3 @@ func ParseSealed(data []byte) (memory uint32, text []byte, err error) {
 	text, err = json.Marshal(f)
 	return f.Memory, text, err
 }
-
-// ParseManifest reads the list of a backup.
-func ParseManifest(data []byte) error {
-	_, err := parseManifest(data)
-	return err
-}
-
-// ManifestFiles lists what a backup would be restored to.
-func ManifestFiles(data []byte) (names []string) {
-	m, err := parseManifest(data)
-	if err != nil {
-		return nil
-	}
-	for name := range m.Files {
-		names = append(names, name)
-	}
-	return names
-}
