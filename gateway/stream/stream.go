@@ -1,21 +1,8 @@
-// Package stream carries events to everybody who needs them, in one order.
-//
-// A [Stream] gives each event its key and its time and hands it to every
-// subscriber before [Stream.Publish] returns. It promises:
-//
-//   - Sequences start at 1 and have no gaps; the key (node, incarnation, sequence)
-//     names an event for ever.
-//   - All subscribers see all events of a stream in the same order, the order of
-//     their sequences, one at a time: a subscriber needs no lock against itself.
-//   - When Publish returns, every subscriber has returned.
-//   - An event's time lies within 5 s of the stream's, so a clock or a client
-//     that is off cannot move what detectors know into the past or future.
-//
-// It carries events within one process and keeps none but the latest few for
-// operators ([Stream.Recent]); what must not be lost is kept by who subscribes.
 package stream
 
 import (
+	"cmp"
+	"context"
 	"runtime"
 	"slices"
 	"sync"
@@ -32,19 +19,44 @@ const Skew = 5 * time.Second
 // megabyte, and some seconds of a flood.
 const recent = 1024
 
-// Stream is the events of one process. It is safe for concurrent use.
+// Stream is the events of all nodes, as one node sees them. It is safe for
+// concurrent use.
 type Stream struct {
-	node        string
-	incarnation uint64
-	now         func() time.Time
+	Config
+	self    senderID
+	journal *journal
+	link    transport // nil: one node
 
-	publishing sync.Mutex // held from numbering an event until the last subscriber has it
-	sequence   uint64     // guarded by publishing
+	// publishing is held from numbering an event until the last subscriber has it
+	// and the vector says so.
+	publishing sync.Mutex
+	sequence   uint64 // guarded by publishing
+	scratch    []byte // guarded by publishing
 
 	mu          sync.Mutex      // guards what follows; never held while subscribers run
 	subscribers []*subscription // replaced, never changed in place
 	ring        []detectors.Event
 	next        int // where in ring the next event goes
+
+	outbox  outbox
+	hints   hints
+	state   sync.Mutex // guards what follows; never held during I/O or while subscribers run
+	all     senders
+	peers   map[string]*peer
+	counts  counts
+	read    [logs]position // up to where the logs are read
+	sent    sentState
+	health  health
+	noted   string                // the mark that the journal has
+	answers []want                // that others are to get
+	replied map[wantKey]time.Time // answers of the last second
+
+	wake    chan struct{} // something is to be sent
+	ready   chan struct{}
+	caught  sync.Once
+	running sync.WaitGroup
+	closing chan struct{}
+	closed  sync.Once
 }
 
 type subscription struct {
@@ -52,34 +64,65 @@ type subscription struct {
 	cancelled atomic.Bool
 }
 
-// New returns the stream of a node. incarnation differs at each start of a
-// process; now is the stream's clock.
-func New(node string, incarnation uint64, now func() time.Time) *Stream {
-	return &Stream{node: node, incarnation: incarnation, now: now}
-}
-
-// Publish completes e with its key and times, delivers it to the subscribers in
-// the order they subscribed, and returns it as they saw it. An event without a
-// time happened now.
+// Publish completes e with its key and times, keeps it in the journal, delivers it
+// to the subscribers in the order they subscribed, and returns it as they saw it.
+// An event without a time happened now. It never waits for the network, and for
+// the disk only as long as a write to its cache takes.
 //
 // A subscriber must not publish, neither itself nor through somebody it waits
 // for: its event would have to come before the one it is being told of. Publish
 // panics when a subscriber does so itself. A panic in a subscriber is passed on
 // once the others have their event.
 func (s *Stream) Publish(e detectors.Event) detectors.Event {
+	if fault := s.publish(&e); fault != nil {
+		panic(fault)
+	}
+	if s.link != nil {
+		s.nudge()
+	}
+	return e
+}
+
+func (s *Stream) publish(e *detectors.Event) (fault any) {
+	s.enter()
+	defer s.publishing.Unlock()
+
+	now := s.Now()
+	s.sequence++
+	e.Key = detectors.EventKey{Node: s.self.node, Incarnation: s.self.incarnation, Sequence: s.sequence}
+	e.StreamTime = now.UTC().Round(0) // a monotonic reading means nothing to other nodes
+	e.Time = clamp(e.Time, e.StreamTime)
+	normalize(e)
+
+	body := appendEvent(nil, e)
+	one := events{id: s.self, first: s.sequence, bodies: [][]byte{body}}
+	s.scratch = one.append(s.scratch[:0])
+	s.journal.append(s.scratch, s.self, s.sequence, s.sequence, e.StreamTime, e.StreamTime, now)
+	if s.link != nil {
+		s.outbox.add(s.sequence, body)
+	}
+	fault = s.deliver(*e)
+	s.state.Lock()
+	own := s.all.at(s.self)
+	own.mark(s.sequence, s.sequence, now, false)
+	own.last = e.StreamTime
+	s.state.Unlock()
+	return fault
+}
+
+// enter takes the stream for an event.
+func (s *Stream) enter() {
 	if !s.publishing.TryLock() {
 		if delivering() {
 			panic("stream: a subscriber published: subscribers must return before the next event")
 		}
 		s.publishing.Lock()
 	}
-	defer s.publishing.Unlock()
+}
 
-	s.sequence++
-	e.Key = detectors.EventKey{Node: s.node, Incarnation: s.incarnation, Sequence: s.sequence}
-	e.StreamTime = s.now().UTC().Round(0) // a monotonic reading means nothing to other nodes
-	e.Time = clamp(e.Time, e.StreamTime)
-
+// deliver hands e to the subscribers and returns the first panic of one. With
+// s.publishing.
+func (s *Stream) deliver(e detectors.Event) (fault any) {
 	s.mu.Lock()
 	if len(s.ring) < recent {
 		s.ring = append(s.ring, e)
@@ -89,17 +132,18 @@ func (s *Stream) Publish(e detectors.Event) detectors.Event {
 	s.next = (s.next + 1) % recent
 	subscribers := s.subscribers
 	s.mu.Unlock()
-
-	var fault any
 	for _, sub := range subscribers {
-		if p := sub.deliver(e); p != nil && fault == nil {
-			fault = p
-		}
+		fault = cmp.Or(fault, sub.deliver(e))
 	}
-	if fault != nil {
-		panic(fault)
+	return fault
+}
+
+// nudge has the sender look for work.
+func (s *Stream) nudge() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
 	}
-	return e
 }
 
 // clamp moves t into the skew around at.
@@ -165,6 +209,36 @@ func (s *Stream) Subscribe(receive func(detectors.Event)) (cancel func()) {
 		defer s.mu.Unlock()
 		s.subscribers = slices.DeleteFunc(slices.Clone(s.subscribers), func(other *subscription) bool { return other == sub })
 	}
+}
+
+// Snapshot calls take while no event is being delivered, with the vector of those
+// that were: a subscriber's state taken within belongs to exactly this vector.
+// take must not publish.
+func (s *Stream) Snapshot(take func(Vector)) {
+	s.publishing.Lock()
+	defer s.publishing.Unlock()
+	take(s.Vector())
+}
+
+// Vector says which events all subscribers have.
+func (s *Stream) Vector() Vector {
+	s.state.Lock()
+	defer s.state.Unlock()
+	return s.all.vector()
+}
+
+// Replay calls each with the events of the journal that since does not contain,
+// in the order in which this node saw them, until each returns an error or ctx
+// ends. It is for the start, before Run and the first Publish: with since from a
+// snapshot, each event is in the snapshot or is replayed, once. Events that the
+// journal's bound or age has taken meanwhile are not replayed.
+func (s *Stream) Replay(ctx context.Context, since Vector, each func(detectors.Event) error) error {
+	return s.journal.replay(sendersOf(since), func(e detectors.Event) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		return each(e)
+	})
 }
 
 // Recent returns the latest n events, oldest first; fewer when fewer are known.

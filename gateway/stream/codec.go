@@ -1,0 +1,401 @@
+package stream
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"net/netip"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/kidoban/kidoban/detectors"
+)
+
+// longest is the most bytes of any text of an event; more is cut off when the
+// event is published. All texts at their longest still fit an envelope.
+const longest = 4096
+
+var (
+	errShort     = errors.New("it ends too early")
+	errTrailing  = errors.New("bytes are left over")
+	errCanonical = errors.New("it is not in its one form")
+)
+
+func appendText(b []byte, text string) []byte {
+	b = binary.AppendUvarint(b, uint64(len(text)))
+	return append(b, text...)
+}
+
+// decoder reads what the append functions write. After its first error it reads
+// zeros.
+type decoder struct {
+	b   []byte
+	err error
+}
+
+func (d *decoder) fail(err error) {
+	if d.err == nil {
+		d.err = err
+	}
+	d.b = nil
+}
+
+func (d *decoder) byte() byte {
+	if len(d.b) == 0 {
+		d.fail(errShort)
+		return 0
+	}
+	v := d.b[0]
+	d.b = d.b[1:]
+	return v
+}
+
+func (d *decoder) bool() bool {
+	v := d.byte()
+	if v > 1 {
+		d.fail(errCanonical)
+	}
+	return v == 1
+}
+
+func (d *decoder) uvarint() uint64 {
+	v, n := binary.Uvarint(d.b)
+	switch {
+	case n == 0:
+		d.fail(errShort)
+		return 0
+	case n < 0, n > 1 && d.b[n-1] == 0:
+		d.fail(errCanonical)
+		return 0
+	}
+	d.b = d.b[n:]
+	return v
+}
+
+func (d *decoder) varint() int64 {
+	u := d.uvarint()
+	return int64(u>>1) ^ -int64(u&1)
+}
+
+func (d *decoder) take(n uint64) []byte {
+	if n > uint64(len(d.b)) {
+		d.fail(errShort)
+		return nil
+	}
+	v := d.b[:n:n]
+	d.b = d.b[n:]
+	return v
+}
+
+func (d *decoder) text(most uint64) string {
+	n := d.uvarint()
+	if n > most {
+		d.fail(fmt.Errorf("a text of %d bytes, want at most %d", n, most))
+		return ""
+	}
+	return string(d.take(n))
+}
+
+// end is the first error, or that bytes are left over.
+func (d *decoder) end() error {
+	if d.err == nil && len(d.b) > 0 {
+		return errTrailing
+	}
+	return d.err
+}
+
+// The bits of an event's mask: which fields follow, in this order. A field that
+// is zero is absent.
+const (
+	hasKind = 1 << iota
+	hasTime // differs from the stream's
+	hasDigest
+	hasDisplay
+	hasAccount
+	hasSince
+	hasOrganization
+	hasSession
+	hasAddress
+	hasNetwork      // given in full
+	countingNetwork // follows from the address
+	hasPort
+	hasASN
+	hasCountry
+	isShared
+	hasDevice
+	hasDeviceState
+	hasFingerprint
+	hasRoute
+	hasCredential
+	hasOutcome
+	hasReason
+	isRepeat
+	isTypo
+	isBreached
+	hasPopularity
+	isAmbiguous
+	hasSize
+	allBits = 1<<iota - 1
+)
+
+// normalize gives e the form in which every node sees it: texts bounded, times in
+// UTC without monotonic readings, addresses without zones.
+func normalize(e *detectors.Event) {
+	cut(&e.Kind)
+	cut(&e.Name.Display)
+	cut(&e.Account)
+	cut(&e.Organization)
+	cut(&e.Session)
+	cut(&e.Source.Country)
+	cut(&e.Device.ID)
+	cut(&e.Device.State)
+	cut(&e.Fingerprint)
+	cut(&e.Route)
+	cut(&e.Credential)
+	cut(&e.Outcome)
+	cut(&e.Reason)
+	if !e.AccountSince.IsZero() {
+		e.AccountSince = e.AccountSince.UTC().Round(0)
+	}
+	if e.Source.Address.Zone() != "" {
+		e.Source.Address = e.Source.Address.WithZone("")
+	}
+	if !e.Source.Network.IsValid() {
+		e.Source.Network = netip.Prefix{}
+	}
+	e.Password.Popularity = min(max(e.Password.Popularity, 0), math.MaxInt32)
+	e.Size = max(e.Size, 0)
+}
+
+// cut shortens a text to what is carried, between characters.
+func cut[T ~string](text *T) {
+	if len(*text) <= longest {
+		return
+	}
+	n := longest
+	for n > longest-utf8.UTFMax && !utf8.RuneStart((*text)[n]) {
+		n--
+	}
+	*text = T(strings.Clone(string((*text)[:n])))
+}
+
+func appendTime(b []byte, t time.Time) []byte {
+	b = binary.AppendVarint(b, t.Unix())
+	return binary.AppendUvarint(b, uint64(t.Nanosecond()))
+}
+
+func (d *decoder) time() time.Time {
+	sec, nsec := d.varint(), d.uvarint()
+	if nsec >= uint64(time.Second) {
+		d.fail(errCanonical)
+		return time.Time{}
+	}
+	return time.Unix(sec, int64(nsec)).UTC()
+}
+
+// appendEvent writes everything of e but its key.
+func appendEvent(b []byte, e *detectors.Event) []byte {
+	var mask uint64
+	flag := func(bit uint64, on bool) {
+		if on {
+			mask |= bit
+		}
+	}
+	flag(hasKind, e.Kind != "")
+	flag(hasTime, !e.Time.Equal(e.StreamTime))
+	flag(hasDigest, !e.Name.Digest.IsZero())
+	flag(hasDisplay, e.Name.Display != "")
+	flag(hasAccount, e.Account != "")
+	flag(hasSince, !e.AccountSince.IsZero())
+	flag(hasOrganization, e.Organization != "")
+	flag(hasSession, e.Session != "")
+	flag(hasAddress, e.Source.Address.IsValid())
+	if e.Source.Network.IsValid() {
+		counting := e.Source.Network == detectors.CountingNetwork(e.Source.Address)
+		flag(countingNetwork, counting)
+		flag(hasNetwork, !counting)
+	}
+	flag(hasPort, e.Source.Port != 0)
+	flag(hasASN, e.Source.ASN != 0)
+	flag(hasCountry, e.Source.Country != "")
+	flag(isShared, e.Source.Shared)
+	flag(hasDevice, e.Device.ID != "")
+	flag(hasDeviceState, e.Device.State != "")
+	flag(hasFingerprint, e.Fingerprint != "")
+	flag(hasRoute, e.Route != "")
+	flag(hasCredential, e.Credential != "")
+	flag(hasOutcome, e.Outcome != "")
+	flag(hasReason, e.Reason != "")
+	flag(isRepeat, e.Password.Repeat)
+	flag(isTypo, e.Password.Typo)
+	flag(isBreached, e.Password.Breached)
+	flag(hasPopularity, e.Password.Popularity != 0)
+	flag(isAmbiguous, e.Ambiguous)
+	flag(hasSize, e.Size != 0)
+
+	b = binary.AppendUvarint(b, mask)
+	b = appendTime(b, e.StreamTime)
+	text := func(bit uint64, v string) {
+		if mask&bit != 0 {
+			b = appendText(b, v)
+		}
+	}
+	text(hasKind, string(e.Kind))
+	if mask&hasTime != 0 {
+		b = binary.AppendVarint(b, int64(e.Time.Sub(e.StreamTime)))
+	}
+	if mask&hasDigest != 0 {
+		b = append(b, e.Name.Digest[:]...)
+	}
+	text(hasDisplay, e.Name.Display)
+	text(hasAccount, string(e.Account))
+	if mask&hasSince != 0 {
+		b = appendTime(b, e.AccountSince)
+	}
+	text(hasOrganization, string(e.Organization))
+	text(hasSession, e.Session)
+	if mask&hasAddress != 0 {
+		b = appendAddress(b, e.Source.Address)
+	}
+	if mask&hasNetwork != 0 {
+		b = appendAddress(b, e.Source.Network.Addr())
+		b = append(b, byte(e.Source.Network.Bits()))
+	}
+	if mask&hasPort != 0 {
+		b = binary.AppendUvarint(b, uint64(e.Source.Port))
+	}
+	if mask&hasASN != 0 {
+		b = binary.AppendUvarint(b, uint64(e.Source.ASN))
+	}
+	text(hasCountry, e.Source.Country)
+	text(hasDevice, e.Device.ID)
+	text(hasDeviceState, string(e.Device.State))
+	text(hasFingerprint, e.Fingerprint)
+	text(hasRoute, string(e.Route))
+	text(hasCredential, e.Credential)
+	text(hasOutcome, string(e.Outcome))
+	text(hasReason, e.Reason)
+	if mask&hasPopularity != 0 {
+		b = binary.AppendUvarint(b, uint64(e.Password.Popularity))
+	}
+	if mask&hasSize != 0 {
+		b = binary.AppendUvarint(b, uint64(e.Size))
+	}
+	return b
+}
+
+func appendAddress(b []byte, a netip.Addr) []byte {
+	if a.Is4() {
+		v := a.As4()
+		return append(append(b, 4), v[:]...)
+	}
+	v := a.As16()
+	return append(append(b, 6), v[:]...)
+}
+
+func (d *decoder) address() netip.Addr {
+	switch d.byte() {
+	case 4:
+		a, _ := netip.AddrFromSlice(d.take(4))
+		return a
+	case 6:
+		a, _ := netip.AddrFromSlice(d.take(16))
+		return a
+	}
+	d.fail(errCanonical)
+	return netip.Addr{}
+}
+
+// decodeEvent reads what appendEvent writes, and nothing else.
+func decodeEvent(b []byte) (detectors.Event, error) {
+	var e detectors.Event
+	d := decoder{b: b}
+	mask := d.uvarint()
+	if mask&^uint64(allBits) != 0 || mask&hasNetwork != 0 && mask&countingNetwork != 0 {
+		d.fail(errCanonical)
+	}
+	text := func(bit uint64) string {
+		if mask&bit == 0 || d.err != nil {
+			return ""
+		}
+		v := d.text(longest)
+		if v == "" {
+			d.fail(errCanonical)
+		}
+		return v
+	}
+	number := func(bit, most uint64) uint64 {
+		if mask&bit == 0 || d.err != nil {
+			return 0
+		}
+		v := d.uvarint()
+		if v == 0 || v > most {
+			d.fail(errCanonical)
+		}
+		return v
+	}
+	e.StreamTime = d.time()
+	e.Kind = detectors.Kind(text(hasKind))
+	e.Time = e.StreamTime
+	if mask&hasTime != 0 {
+		off := time.Duration(d.varint())
+		if off == 0 || off > Skew || off < -Skew {
+			d.fail(errCanonical)
+		}
+		e.Time = e.StreamTime.Add(off)
+	}
+	if mask&hasDigest != 0 {
+		copy(e.Name.Digest[:], d.take(uint64(len(e.Name.Digest))))
+		if e.Name.Digest.IsZero() {
+			d.fail(errCanonical)
+		}
+	}
+	e.Name.Display = text(hasDisplay)
+	e.Account = detectors.Account(text(hasAccount))
+	if mask&hasSince != 0 {
+		if e.AccountSince = d.time(); e.AccountSince.IsZero() {
+			d.fail(errCanonical)
+		}
+	}
+	e.Organization = detectors.Organization(text(hasOrganization))
+	e.Session = text(hasSession)
+	if mask&hasAddress != 0 {
+		e.Source.Address = d.address()
+	}
+	counting := detectors.CountingNetwork(e.Source.Address)
+	if mask&countingNetwork != 0 {
+		if e.Source.Network = counting; !counting.IsValid() {
+			d.fail(errCanonical)
+		}
+	}
+	if mask&hasNetwork != 0 {
+		a := d.address()
+		e.Source.Network = netip.PrefixFrom(a, int(d.byte()))
+		if !e.Source.Network.IsValid() || e.Source.Network == counting {
+			d.fail(errCanonical)
+		}
+	}
+	e.Source.Port = uint16(number(hasPort, math.MaxUint16))
+	e.Source.ASN = uint32(number(hasASN, math.MaxUint32))
+	e.Source.Country = text(hasCountry)
+	e.Source.Shared = mask&isShared != 0
+	e.Device.ID = text(hasDevice)
+	e.Device.State = detectors.DeviceState(text(hasDeviceState))
+	e.Fingerprint = text(hasFingerprint)
+	e.Route = detectors.RouteClass(text(hasRoute))
+	e.Credential = text(hasCredential)
+	e.Outcome = detectors.Outcome(text(hasOutcome))
+	e.Reason = text(hasReason)
+	e.Password.Repeat = mask&isRepeat != 0
+	e.Password.Typo = mask&isTypo != 0
+	e.Password.Breached = mask&isBreached != 0
+	e.Password.Popularity = int(number(hasPopularity, math.MaxInt32))
+	e.Ambiguous = mask&isAmbiguous != 0
+	e.Size = int64(number(hasSize, math.MaxInt64))
+	if err := d.end(); err != nil {
+		return detectors.Event{}, err
+	}
+	return e, nil
+}

@@ -1,0 +1,216 @@
+package stream
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"flag"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/kidoban/kidoban/detectors"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+var noon = time.Date(2026, 11, 23, 12, 0, 0, 123456789, time.UTC)
+
+// full is an event with nothing left out.
+func full() detectors.Event {
+	return detectors.Event{
+		StreamTime: noon, Time: noon.Add(-3 * time.Second), Kind: detectors.Login,
+		Name: detectors.Name{Digest: detectors.Digest{1, 2, 15: 16}, Display: "たなか"}, Account: "u-17", AccountSince: noon.AddDate(-1, 0, 0),
+		Organization: "acme", Session: "s-1",
+		Source: detectors.Source{Address: netip.MustParseAddr("2001:db8::17"), Network: netip.MustParsePrefix("2001:db8::/64"), Port: 4711,
+			ASN: 64496, Country: "JP", Shared: true},
+		Device: detectors.Device{ID: "d-1", State: detectors.Trusted}, Fingerprint: "t13d", Route: detectors.LoginRoute, Credential: "password",
+		Outcome: detectors.Refused, Reason: "limited", Password: detectors.PasswordFacts{Repeat: true, Typo: true, Breached: true, Popularity: 48},
+		Ambiguous: true, Size: 1 << 40,
+	}
+}
+
+// TestEventHasNoFieldThatIsLost fails when an event gets a field that the
+// envelope does not carry.
+func TestEventHasNoFieldThatIsLost(t *testing.T) {
+	e := full()
+	var walk func(path string, v reflect.Value)
+	walk = func(path string, v reflect.Value) {
+		if v.Kind() == reflect.Struct && v.Type() != reflect.TypeFor[time.Time]() && v.Type() != reflect.TypeFor[netip.Addr]() && v.Type() != reflect.TypeFor[netip.Prefix]() {
+			for i := range v.NumField() {
+				walk(path+"."+v.Type().Field(i).Name, v.Field(i))
+			}
+			return
+		}
+		if v.IsZero() && !strings.HasPrefix(path, ".Key") {
+			t.Errorf("%s is not set in this test: set it, and carry it", path)
+		}
+	}
+	walk("", reflect.ValueOf(e))
+	got, err := decodeEvent(appendEvent(nil, &e))
+	if err != nil || got != e {
+		t.Errorf("%v: (-want +got):\n%s", err, cmp.Diff(e, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })))
+	}
+}
+
+func anyEvent(t *rapid.T) detectors.Event {
+	text := func(label string) string { return rapid.StringN(-1, 20, 40).Draw(t, label) }
+	e := detectors.Event{Kind: detectors.Kind(text("kind")), Account: detectors.Account(text("account")), Session: text("session"),
+		Outcome: detectors.Outcome(text("outcome")), Reason: text("reason"), Size: rapid.Int64().Draw(t, "size"), Ambiguous: rapid.Bool().Draw(t, "ambiguous")}
+	e.StreamTime = time.Unix(rapid.Int64Range(-1<<40, 1<<40).Draw(t, "sec"), rapid.Int64Range(0, 1e9-1).Draw(t, "nsec")).UTC()
+	e.Time = clamp(e.StreamTime.Add(time.Duration(rapid.Int64Range(-1e10, 1e10).Draw(t, "off"))), e.StreamTime)
+	e.Name.Digest[3] = rapid.Byte().Draw(t, "digest")
+	if b := rapid.SliceOfN(rapid.Byte(), 0, 16).Draw(t, "address"); len(b) == 4 || len(b) == 16 {
+		e.Source.Address, _ = netip.AddrFromSlice(b)
+		e.Source.Network = detectors.CountingNetwork(e.Source.Address)
+		if rapid.Bool().Draw(t, "other") {
+			e.Source.Network = netip.PrefixFrom(e.Source.Address, rapid.IntRange(-1, 128).Draw(t, "bits"))
+		}
+	}
+	e.Source.Port = rapid.Uint16().Draw(t, "port")
+	e.Password.Popularity = rapid.Int().Draw(t, "popularity")
+	return e
+}
+
+func TestEventsRoundTrip(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		e := anyEvent(t)
+		normalize(&e)
+		b := appendEvent(nil, &e)
+		got, err := decodeEvent(b)
+		if err != nil || got != e {
+			t.Fatalf("%v: got %+v, want %+v", err, got, e)
+		}
+	})
+}
+
+// TestLargestEvent shows that no event is too large for an envelope.
+func TestLargestEvent(t *testing.T) {
+	e := full()
+	for _, text := range []*string{(*string)(&e.Kind), &e.Name.Display, (*string)(&e.Account), (*string)(&e.Organization), &e.Session, &e.Source.Country,
+		&e.Device.ID, (*string)(&e.Device.State), &e.Fingerprint, (*string)(&e.Route), &e.Credential, (*string)(&e.Outcome), &e.Reason} {
+		*text = strings.Repeat("鍵", longest)
+	}
+	normalize(&e)
+	if n := len(e.Session); n > longest || n < longest-3 || !strings.HasSuffix(e.Session, "鍵") {
+		t.Errorf("a text of %d bytes ends with %q", n, e.Session[n-3:])
+	}
+	m := events{id: senderID{strings.Repeat("n", nodeBytes), 1 << 63}, first: 1 << 62, bodies: [][]byte{appendEvent(nil, &e)}}
+	if n := len(m.append(nil)); n > largest {
+		t.Errorf("an envelope of %d bytes, want at most %d", n, largest)
+	}
+	known := make([]known, mostKnown)
+	for i := range known {
+		known[i].id, known[i].floor, known[i].through = m.id, 1<<62, 1<<62
+	}
+	if n := len((&beat{id: m.id, clock: noon, sent: 1 << 62, known: known}).append(nil)); n > largest {
+		t.Errorf("a beat of %d bytes, want at most %d", n, largest)
+	}
+	list := make([]Announcement, 128)
+	for i := range list {
+		list[i] = Announcement{strings.Repeat("t", topicBytes), strings.Repeat("s", subjectBytes), 1 << 62}
+	}
+	if n := len((&announcements{id: m.id, counter: 1 << 62, list: list}).append(nil)); n > largest {
+		t.Errorf("announcements of %d bytes, want at most %d", n, largest)
+	}
+}
+
+func samples() map[string]interface{ append([]byte) []byte } {
+	e := full()
+	small := detectors.Event{StreamTime: noon, Time: noon, Kind: detectors.Login, Outcome: detectors.Failure,
+		Source: detectors.Source{Address: netip.MustParseAddr("203.0.113.7"), Network: netip.MustParsePrefix("203.0.113.7/32")}}
+	id, other := senderID{"gate-1", 7}, senderID{"gate-2", 9}
+	return map[string]interface{ append([]byte) []byte }{
+		"events":        &events{id: id, first: 41, bodies: [][]byte{appendEvent(nil, &small), appendEvent(nil, &e)}},
+		"beat":          &beat{id: id, clock: noon.Truncate(time.Millisecond), sent: 42, known: []known{{other, 5, 8}}},
+		"farewell":      &beat{id: id, clock: noon.Truncate(time.Millisecond), sent: 42, leaving: true},
+		"announcements": &announcements{id: id, counter: 3, list: []Announcement{{"decisions", "address/203.0.113.7", 7}}},
+		"want":          &want{id: id, of: other, lo: 3, hi: 9, since: 1700000000, anyone: true},
+		"gone":          &gone{id: other, of: other, lo: 3, hi: 4, old: true},
+	}
+}
+
+func TestGolden(t *testing.T) {
+	for name, m := range samples() {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join("testdata", name+".golden")
+			got := hex.EncodeToString(m.append(nil)) + "\n"
+			if *update {
+				if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got != string(want) {
+				t.Errorf("got\n%swant\n%s", got, want)
+			}
+			back, err := decodeEnvelope(m.append(nil))
+			if err != nil || !reflect.DeepEqual(back, m) {
+				t.Errorf("%v: got %+v, want %+v", err, back, m)
+			}
+		})
+	}
+}
+
+func TestEnvelopesAreDecodedStrictly(t *testing.T) {
+	good := (&gone{id: senderID{"a", 1}, of: senderID{"b", 2}, lo: 3, hi: 4}).append(nil)
+	change := func(at int, to ...byte) []byte { return append(append(bytes.Clone(good[:at]), to...), good[at+1:]...) }
+	tests := map[string][]byte{
+		"empty":           {},
+		"too large":       make([]byte, largest+1),
+		"no node":         {version, goneKind, 0, 1},
+		"trailing":        append(bytes.Clone(good), 0),
+		"long number":     change(4, 0x81, 0x00),
+		"a bool of 2":     change(len(good)-1, 2),
+		"empty interval":  change(len(good)-2, 2),
+		"unknown kind":    change(1, 99),
+		"journal's kind":  change(1, markKind),
+		"count too large": {version, eventsKind, 1, 'a', 1, 1, 0xff, 0xff, 0xff, 0xff, 0x0f},
+		"sequence 0":      {version, eventsKind, 1, 'a', 1, 0, 1, 0},
+	}
+	for n := range good {
+		tests["cut at "+string(rune('a'+n))] = good[:n]
+	}
+	for name, b := range tests {
+		if m, err := decodeEnvelope(b); err == nil {
+			t.Errorf("%s: got %+v", name, m)
+		} else if errors.Is(err, errVersion) && len(b) < 1000 {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := decodeEnvelope(change(0, 2)); !errors.Is(err, errVersion) {
+		t.Errorf("another version: %v", err)
+	}
+}
+
+func FuzzEnvelope(f *testing.F) {
+	for _, m := range samples() {
+		f.Add(m.append(nil))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, err := decodeEnvelope(b)
+		if err != nil {
+			return
+		}
+		if back := m.(interface{ append([]byte) []byte }).append(nil); !bytes.Equal(back, b) {
+			t.Fatalf("%x is read as %+v, which is %x", b, m, back)
+		}
+		if m, ok := m.(*events); ok {
+			for _, body := range m.bodies {
+				if e, err := decodeEvent(body); err == nil && !bytes.Equal(appendEvent(nil, &e), body) {
+					t.Fatalf("%x is read as %+v, which is %x", body, e, appendEvent(nil, &e))
+				}
+			}
+		}
+	})
+}

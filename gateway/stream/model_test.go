@@ -1,0 +1,360 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/kidoban/kidoban/detectors"
+)
+
+// fataler is a test, or a run of rapid's.
+type fataler interface {
+	Helper()
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+}
+
+// world is nodes, the logs between them and the time, all of which a test moves.
+type world struct {
+	now   time.Time
+	logs  [logs][]incoming
+	last  [logs]position
+	nodes []*simulated
+	fault bool // order is promised without faults only
+}
+
+func newWorld() *world {
+	return &world{now: time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC)}
+}
+
+var errAway = errors.New("the server is away")
+
+// simulated is a node of a world, and its transport.
+type simulated struct {
+	w         *world
+	name      string
+	dir       string
+	lives     uint64
+	cut       bool // from the server
+	deaf      bool // what it appends arrives, the answer does not
+	most      int  // entries a read returns
+	stream    *Stream
+	config    Config
+	applied   map[detectors.EventKey]int
+	highest   map[senderID]uint64
+	disorder  bool
+	kept      Vector // a snapshot, and what belongs to it
+	keptState map[detectors.EventKey]int
+}
+
+func (n *simulated) append(_ context.Context, batch []outgoing) ([]position, error) {
+	if n.cut {
+		return nil, errAway
+	}
+	var at []position
+	for _, m := range batch {
+		p := position{ms: uint64(n.w.now.UnixMilli())}
+		if last := n.w.last[m.log]; !last.before(p) {
+			p = position{last.ms, last.seq + 1}
+		}
+		n.w.last[m.log] = p
+		n.w.logs[m.log] = append(n.w.logs[m.log], incoming{m.log, p, slices.Clone(m.payload)})
+		at = append(at, p)
+	}
+	if n.deaf {
+		return nil, errAway
+	}
+	return at, nil
+}
+
+func (n *simulated) read(_ context.Context, after [logs]position, most int, _ time.Duration) (in []incoming, err error) {
+	if n.cut {
+		return nil, errAway
+	}
+	if n.most > 0 {
+		most = n.most
+	}
+	for log := range after {
+		count := 0
+		for _, m := range n.w.logs[log] {
+			if after[log].before(m.at) && count < most {
+				in = append(in, incoming{log, m.at, slices.Clone(m.payload)})
+				count++
+			}
+		}
+	}
+	return in, nil
+}
+
+func (n *simulated) probe(_ context.Context, places []place) (time.Time, []bool, error) {
+	if n.cut {
+		return time.Time{}, nil, errAway
+	}
+	held := make([]bool, len(places))
+	for i, p := range places {
+		held[i] = slices.ContainsFunc(n.w.logs[p.log], func(m incoming) bool { return m.at == p.at })
+	}
+	return n.w.now, held, nil
+}
+
+func (w *world) add(t fataler, name, dir string, configure func(*Config)) *simulated {
+	n := &simulated{w: w, name: name, dir: dir, applied: make(map[detectors.EventKey]int)}
+	n.config = Config{Node: name, Now: func() time.Time { return w.now }, Dir: dir}
+	if configure != nil {
+		configure(&n.config)
+	}
+	w.nodes = append(w.nodes, n)
+	n.start(t)
+	return n
+}
+
+func (n *simulated) start(t fataler) {
+	n.lives++
+	c := n.config
+	c.Incarnation = n.lives
+	if err := c.complete(); err != nil {
+		t.Fatal(err)
+	}
+	s, err := open(c, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.stream, n.highest = s, make(map[senderID]uint64)
+	n.applied = maps.Clone(n.keptState)
+	if n.applied == nil {
+		n.applied = make(map[detectors.EventKey]int)
+	}
+	if err := s.Replay(context.Background(), n.kept, func(e detectors.Event) error { n.applied[e.Key]++; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	s.Subscribe(func(e detectors.Event) {
+		n.applied[e.Key]++
+		id := senderID{e.Key.Node, e.Key.Incarnation}
+		if e.Key.Sequence < n.highest[id] {
+			n.disorder = true
+		}
+		n.highest[id] = max(n.highest[id], e.Key.Sequence)
+	})
+}
+
+// crash ends the process as kill -9 does.
+func (n *simulated) crash() {
+	j := n.stream.journal
+	for _, s := range append(slices.Clone(j.unsynced), j.segments...) {
+		if s.file != nil {
+			s.file.Close()
+			s.file = nil
+		}
+	}
+}
+
+func (n *simulated) restart(t fataler, kept bool) {
+	n.crash()
+	before := n.applied
+	if !kept {
+		if err := os.RemoveAll(n.dir); err != nil {
+			t.Fatal(err)
+		}
+		n.kept, n.keptState = nil, nil
+	}
+	n.start(t)
+	if kept && !maps.Equal(before, n.applied) {
+		t.Fatalf("%s had %d events applied, and has %d after its restart", n.name, len(before), len(n.applied))
+	}
+}
+
+func (n *simulated) publish() {
+	n.stream.Publish(detectors.Event{Kind: detectors.Login, Outcome: detectors.Failure, Account: "tanaka"})
+}
+
+func (n *simulated) send() { _, _ = n.stream.sendStep(context.Background()) }
+
+func (n *simulated) receive() { _ = n.stream.receiveStep(context.Background(), 0) }
+
+// settle heals all and lets the nodes exchange what they have, for at most d.
+func (w *world) settle(d time.Duration) {
+	for _, n := range w.nodes {
+		n.cut, n.deaf, n.most = false, false, 0
+	}
+	quiet := 0
+	for end := w.now.Add(d); w.now.Before(end) && quiet < 12; w.now = w.now.Add(250 * time.Millisecond) {
+		for _, n := range w.nodes {
+			n.send()
+			n.receive()
+		}
+		quiet++
+		for _, n := range w.nodes {
+			if st := n.stream.Status(); st.GapsOpen > 0 || st.Spooled > 0 || st.Degraded {
+				quiet = 0
+			}
+		}
+	}
+}
+
+// equal checks that all nodes have applied the same events, each once, and that
+// what all lack is counted. published is what must not be missing.
+func (w *world) equal(t fataler, published map[detectors.EventKey]bool) {
+	t.Helper()
+	union := make(map[detectors.EventKey]bool)
+	for _, n := range w.nodes {
+		for key, times := range n.applied {
+			if times != 1 {
+				t.Fatalf("%s applied %v %d times", n.name, key, times)
+			}
+			union[key] = true
+		}
+	}
+	for _, n := range w.nodes {
+		for key := range union {
+			if n.applied[key] == 0 {
+				t.Fatalf("%s lacks %v\nvector %+v\nstatus %+v", n.name, key, n.stream.Vector(), n.stream.Status())
+			}
+		}
+		var lacks uint64
+		for _, seen := range n.stream.Vector() {
+			for _, m := range seen.Missing {
+				lacks += m.High - m.Low + 1
+			}
+		}
+		st := n.stream.Status()
+		if st.GapsOpen > 0 || lacks != st.Lost+st.Skipped {
+			t.Fatalf("%s lacks %d events and counts %d lost, %d skipped, %d awaited", n.name, lacks, st.Lost, st.Skipped, st.GapsOpen)
+		}
+		if n.disorder && !w.fault {
+			t.Fatalf("%s saw events of a sender out of order without any fault", n.name)
+		}
+	}
+	for key := range published {
+		if !union[key] {
+			t.Fatalf("%v is nowhere", key)
+		}
+	}
+}
+
+// TestModel runs random schedules of everything that may happen between nodes.
+func TestModel(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		dir, err := os.MkdirTemp("", "stream-model-")
+		if err != nil {
+			rt.Fatal(err)
+		}
+		defer os.RemoveAll(dir)
+		w := newWorld()
+		for i := range rapid.IntRange(2, 3).Draw(rt, "nodes") {
+			name := string(rune('a' + i))
+			w.add(rt, name, dir+"/"+name, func(c *Config) { c.GiveUp = 10 * time.Second })
+		}
+		defer func() {
+			for _, n := range w.nodes {
+				n.crash()
+			}
+		}()
+		must := make(map[detectors.EventKey]bool) // published by nodes whose journal was never destroyed
+		node := rapid.Custom(func(rt *rapid.T) *simulated { return w.nodes[rapid.IntRange(0, len(w.nodes)-1).Draw(rt, "node")] })
+		rt.Repeat(map[string]func(*rapid.T){
+			"publish": func(rt *rapid.T) {
+				n := node.Draw(rt, "n")
+				for range rapid.IntRange(1, 20).Draw(rt, "events") {
+					n.publish()
+					must[detectors.EventKey{Node: n.name, Incarnation: n.lives, Sequence: n.stream.sequence}] = true
+				}
+			},
+			"send":    func(rt *rapid.T) { node.Draw(rt, "n").send() },
+			"receive": func(rt *rapid.T) { node.Draw(rt, "n").receive() },
+			"all": func(rt *rapid.T) {
+				for _, n := range w.nodes {
+					n.send()
+					n.receive()
+				}
+			},
+			"wait": func(rt *rapid.T) {
+				w.now = w.now.Add(time.Duration(rapid.IntRange(1, 4000).Draw(rt, "ms")) * time.Millisecond)
+			},
+			"trim": func(rt *rapid.T) {
+				log := rapid.IntRange(0, logs-1).Draw(rt, "log")
+				k := rapid.IntRange(0, len(w.logs[log])).Draw(rt, "k")
+				w.logs[log] = w.logs[log][k:]
+				w.fault = true
+			},
+			"drop": func(rt *rapid.T) { // entries in the middle
+				log := rapid.IntRange(0, logs-1).Draw(rt, "log")
+				if len(w.logs[log]) > 0 {
+					k := rapid.IntRange(0, len(w.logs[log])-1).Draw(rt, "k")
+					w.logs[log] = slices.Delete(slices.Clone(w.logs[log]), k, k+1)
+				}
+				w.fault = true
+			},
+			"fail over": func(rt *rapid.T) {
+				for log := range w.logs {
+					k := rapid.IntRange(0, min(len(w.logs[log]), 10)).Draw(rt, "lost")
+					w.logs[log] = w.logs[log][:len(w.logs[log])-k]
+					w.last[log] = position{}
+					if n := len(w.logs[log]); n > 0 {
+						w.last[log] = w.logs[log][n-1].at
+					}
+				}
+				w.now = w.now.Add(time.Second)
+				w.fault = true
+			},
+			"restart empty": func(rt *rapid.T) {
+				w.logs, w.last = [logs][]incoming{}, [logs]position{}
+				w.now = w.now.Add(10 * time.Millisecond)
+				w.fault = true
+			},
+			"partition": func(rt *rapid.T) { node.Draw(rt, "n").cut = true },
+			"deaf":      func(rt *rapid.T) { node.Draw(rt, "n").deaf = true; w.fault = true },
+			"slow":      func(rt *rapid.T) { node.Draw(rt, "n").most = rapid.IntRange(1, 4).Draw(rt, "entries") },
+			"heal": func(rt *rapid.T) {
+				n := node.Draw(rt, "n")
+				n.cut, n.deaf, n.most = false, false, 0
+			},
+			"tend": func(rt *rapid.T) {
+				s := node.Draw(rt, "n").stream
+				s.publishing.Lock()
+				s.note()
+				s.publishing.Unlock()
+			},
+			"snapshot": func(rt *rapid.T) {
+				n := node.Draw(rt, "n")
+				n.stream.Snapshot(func(v Vector) { n.kept, n.keptState = v, maps.Clone(n.applied) })
+			},
+			"restart": func(rt *rapid.T) { node.Draw(rt, "n").restart(rt, true); w.fault = true },
+			"destroy": func(rt *rapid.T) {
+				n := node.Draw(rt, "n")
+				n.restart(rt, false)
+				maps.DeleteFunc(must, func(key detectors.EventKey, _ bool) bool { return key.Node == n.name })
+				w.fault = true
+			},
+			"": func(rt *rapid.T) {
+				for _, n := range w.nodes {
+					for key, times := range n.applied {
+						if times != 1 {
+							rt.Fatalf("%s applied %v %d times", n.name, key, times)
+						}
+					}
+				}
+			},
+		})
+		w.settle(5 * time.Minute)
+		w.equal(rt, must)
+		if n := len(w.nodes); w.nodes[0].stream.Nodes() != n {
+			rt.Fatalf("%d nodes alive, want %d: %+v", w.nodes[0].stream.Nodes(), n, w.nodes[0].stream.Status())
+		}
+	})
+}
+
+func (w *world) String() string {
+	var text string
+	for _, n := range w.nodes {
+		text += fmt.Sprintf("%s: %+v\n", n.name, n.stream.Status())
+	}
+	return text
+}
