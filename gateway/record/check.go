@@ -21,7 +21,7 @@ type Report struct {
 	Opened     uint64  `json:"opened"`           // bodies that were compared with their commitments
 	Erased     uint64  `json:"erased"`           // bodies that were erased
 	Sealed     uint64  `json:"sealed"`           // bodies whose key was not there
-	Head       Hash    `json:"head"`             // of the last segment: keep it elsewhere, and what is before cannot change
+	Head       Hash    `json:"head"`             // of the last segment, zero if it was not read whole: keep it elsewhere, and what is before cannot change
 	Gaps       []Gap   `json:"gaps,omitempty"`   // that the record itself tells about
 	Busy       bool    `json:"busy,omitempty"`   // a gate was writing: what it had not finished was left out
 	Faults     []Fault `json:"faults,omitempty"` // at most 100
@@ -100,7 +100,7 @@ func (c *checker) segment(ctx context.Context, s segmentFile, last bool) error {
 	}
 	r.Bytes += info.Size()
 	before := c.before
-	c.before = false
+	c.before, r.Head = false, Hash{}
 	sc, closer, err := openSegment(s, info.Size())
 	if errors.As(err, &fault) {
 		r.fault(*fault)

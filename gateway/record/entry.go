@@ -82,6 +82,20 @@ func (c Class) String() string {
 	return fmt.Sprintf("class %d", uint8(c))
 }
 
+// MarshalText writes the class in words.
+func (c Class) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// UnmarshalText reads what MarshalText wrote.
+func (c *Class) UnmarshalText(text []byte) error {
+	for _, known := range []Class{Waiting, Aggregated} {
+		if known.String() == string(text) {
+			*c = known
+			return nil
+		}
+	}
+	return fmt.Errorf("%.20q is not a class of entries: want waiting or aggregated", text)
+}
+
 // Leaf is the part of an entry that is hashed. It holds no personal data.
 type Leaf struct {
 	Node     string    `json:"node"`     // 1 to 64 letters, digits, dots, underscores and hyphens

@@ -1,8 +1,8 @@
 package record
 
 import (
-	"os"
-	"path/filepath"
+	"bytes"
+	"errors"
 )
 
 const (
@@ -93,7 +93,45 @@ func Segments(dir string) []string {
 	return paths
 }
 
-// CheckBytes checks a segment that is data alone.
-func CheckBytes(dir string, data []byte, first uint64) error {
-	return os.WriteFile(filepath.Join(segmentPath(dir, first)), data, 0o600)
+// Scanned is what reading a segment finds before the first fault.
+type Scanned struct {
+	Entries, Opened int
+	End             int64
+	Head            Hash
+	Fault           error
+	Torn            bool
+}
+
+// ScanBytes reads a segment that is in memory.
+func ScanBytes(data []byte, keys func() []Key) (r Scanned) {
+	sc, err := newScanner("segment", bytes.NewReader(data))
+	if err != nil {
+		r.Fault = err
+		return r
+	}
+	open, err := newOpener(keys, sc.raw)
+	if err != nil {
+		panic(err)
+	}
+	r.End = sc.offset
+	ch := newChain(sc.raw)
+	for {
+		f, l, err := sc.scan()
+		if err != nil {
+			var fault *Fault
+			if errors.As(err, &fault) {
+				r.Fault = fault
+				if r.Torn, _, err = tornTail(bytes.NewReader(data), int64(len(data)), fault); err != nil {
+					panic(err)
+				}
+			}
+			r.Head = ch.sum()
+			return r
+		}
+		if _, err := open.open(f, l); err == nil {
+			r.Opened++
+		}
+		ch.add(LeafHash(f.leaf))
+		r.Entries, r.End = r.Entries+1, sc.offset
+	}
 }

@@ -193,6 +193,37 @@ func TestMirrorAndRestore(t *testing.T) {
 	}
 }
 
+// A copy from a backup does not use numbers again, also when it ends within an entry.
+func TestMarkRestored(t *testing.T) {
+	dir := t.TempDir()
+	if err := record.MarkRestored(dir); err != nil {
+		t.Fatal(err)
+	}
+	l := open(t, dir, nil)
+	for i := range 3 {
+		appendOne(t, l, i)
+	}
+	l.Close()
+	path, size := end(t, dir)
+	if err := os.Truncate(path, size-1); err != nil {
+		t.Fatal(err)
+	}
+	if err := record.MarkRestored(dir); err != nil {
+		t.Fatal(err)
+	}
+	l = open(t, dir, nil)
+	if id := appendOne(t, l, 3); id.Sequence != 3+record.RestoredGap+2 {
+		t.Errorf("goes on with %v", id)
+	}
+	l.Close()
+	if r := sound(t, dir); len(r.Gaps) != 1 || r.Entries != 5 {
+		t.Errorf("report %+v", r)
+	}
+	if record.MarkRestored(filepath.Join(dir, "nothing")) == nil {
+		t.Error("what is not there was marked")
+	}
+}
+
 func TestRestoreRefuses(t *testing.T) {
 	m := newMemoryMirror()
 	if _, err := record.Restore(t.Context(), m, "gate-1", filepath.Join(t.TempDir(), "new")); !errors.Is(err, record.ErrNotMirrored) {

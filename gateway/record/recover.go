@@ -214,6 +214,33 @@ func removeUnfinished(dir string) error {
 // of these is used again.
 const restoredGap = 1 << 20
 
+// MarkRestored says that the record in dir is an older copy of one that went on, as
+// from a backup: whoever opens it goes on behind a gap of 1,048,576 sequences, as
+// after [Restore]. A directory without entries is left as it is.
+func MarkRestored(dir string) error {
+	last, err := Last(dir)
+	if err == nil && last > 0 {
+		err = markRestored(dir, last)
+	}
+	if err != nil {
+		return fmt.Errorf("marking the record in %s as restored: %w", dir, err)
+	}
+	return nil
+}
+
+func markRestored(dir string, last uint64) error {
+	mark, err := json.Marshal(restoration{last, last + 1 + restoredGap})
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(restoredPath(dir), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(mark)
+	return errors.Join(err, f.Sync(), f.Close(), syncDir(dir))
+}
+
 // restoration is what Restore leaves in the directory for the next Open, and the
 // body of the entry of kind [Restored].
 type restoration struct {
@@ -249,5 +276,11 @@ func (l *Log) openRestored() error {
 	default:
 		return fmt.Errorf("opening the record: it was restored up to entry %d and ends with %d: restore it again", r.Last, at)
 	}
-	return w.owe(Restored, r)
+	recovered := w.owed
+	w.owed = nil
+	if err := w.owe(Restored, r); err != nil {
+		return err
+	}
+	w.owed = append(w.owed, recovered...) // the segment begins with what explains the gap
+	return nil
 }

@@ -2,7 +2,6 @@ package record
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -56,17 +55,13 @@ func Restore(ctx context.Context, from Source, node, dir string) (*Report, error
 	if !report.OK() {
 		return report, fmt.Errorf("restoring the record of %s: what the mirror has does not fit together: %w", node, &report.Faults[0])
 	}
-	mark, err := json.Marshal(restoration{last, last + 1 + restoredGap})
-	if err != nil {
-		return nil, err
-	}
-	if err := writeFile(restoredPath(making), mark); err != nil {
+	if err := markRestored(making, last); err != nil {
 		return nil, fmt.Errorf("restoring the record of %s: %w", node, err)
 	}
 	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("restoring the record of %s: %w", node, err)
 	}
-	if err := errors.Join(syncDir(making), os.Rename(making, dir), syncDir(parent)); err != nil {
+	if err := errors.Join(os.Rename(making, dir), syncDir(parent)); err != nil {
 		return nil, fmt.Errorf("restoring the record of %s: %w", node, err)
 	}
 	return report, nil
@@ -120,13 +115,4 @@ func fetch(ctx context.Context, from Source, node, dir string) (last uint64, err
 			last = c.Sequence
 		}
 	}
-}
-
-func writeFile(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	return errors.Join(err, f.Sync(), f.Close())
 }

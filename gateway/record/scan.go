@@ -45,7 +45,7 @@ type scanner struct {
 
 // newScanner reads the header.
 func newScanner(name string, r io.Reader) (*scanner, error) {
-	s := &scanner{name: name, r: bufio.NewReaderSize(r, 256<<10)}
+	s := &scanner{name: name, r: bufio.NewReaderSize(r, 64<<10)}
 	b, err := s.r.Peek(headerMax)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("reading %s: %w", name, err)
