@@ -1,6 +1,9 @@
 package storage
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"time"
+)
 
 // ParseKeyring and WriteKeyring are the codec of the file.
 var (
@@ -39,4 +42,29 @@ func ParseSealed(data []byte) (memory uint32, text []byte, err error) {
 	}
 	text, err = json.Marshal(f)
 	return f.Memory, text, err
+}
+
+// ParseManifest reads the list of a backup.
+func ParseManifest(data []byte) error {
+	_, err := parseManifest(data)
+	return err
+}
+
+// ManifestFiles lists what a backup would be restored to.
+func ManifestFiles(data []byte) (names []string) {
+	m, err := parseManifest(data)
+	if err != nil {
+		return nil
+	}
+	for name := range m.Files {
+		names = append(names, name)
+	}
+	return names
+}
+
+// SetKeyringWait sets how long a rotation waits for another; what it returns undoes it.
+func SetKeyringWait(d time.Duration) (undo func()) {
+	old := keyringWait
+	keyringWait = d
+	return func() { keyringWait = old }
 }

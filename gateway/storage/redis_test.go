@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -212,25 +211,26 @@ func TestRedisSentinel(t *testing.T) {
 	}
 }
 
-// What parses names hosts that can be dialled; what does not is quoted nowhere.
+// What parses names hosts that can be dialled; what does not is quoted nowhere: the
+// secret stands for S wherever that is.
 func FuzzRedisURL(f *testing.F) {
+	const secret = "hunter2hunter2"
 	for _, u := range []string{
-		"redis://gate:hunter2@db.example:6379/1", "rediss://[::1]:1/", "redis+sentinel://gate:p@a:1,b,c:3/2?master=m&sentinel_user=s&sentinel_password=p",
-		"redis://:%2F@h", "redis://a,b", "redis://h?x=y", "redis+sentinel://h?master=%26",
+		"redis://S:S@db.example:6379/1", "rediss://[::1]:1/", "redis+sentinel://S:S@a:1,b,c:3/2?master=m&sentinel_user=S&sentinel_password=S",
+		"redis://:S%2FS@h", "redis://S,b", "redis://S:S/S@h", "redis://S:S?S=S@h", "redis://S:S#S@h", "redis://S@S@h:S", "redis+sentinel://h?master=%26&S",
+		"S", "S://h", "redis://[S]:1", "redis://h/S",
 	} {
 		f.Add(u)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
+		text = strings.ReplaceAll(text, "S", secret)
 		addrs, db, _, _, err := storage.CheckRedisURL(text)
 		if err != nil {
 			if addrs != nil {
 				t.Error("an address beside an error")
 			}
-			// A piece of it in an error could be a password's.
-			for piece := range strings.FieldsFuncSeq(text, func(r rune) bool { return strings.ContainsRune(":/?#@=&,%", r) }) {
-				if len(piece) > 9 && strings.Contains(err.Error(), piece) && !slices.Contains([]string{"sentinel_user", "sentinel_password", "redis+sentinel", "rediss+sentinel"}, piece) {
-					t.Errorf("the error %q quotes %q", err, piece)
-				}
+			if strings.Contains(err.Error(), "hunter") {
+				t.Errorf("the error %q quotes the secret of %q", err, text)
 			}
 			return
 		}

@@ -20,15 +20,19 @@ const (
 	DigestKeysMax = 5
 	// keysMax bounds the keys of any other purpose.
 	keysMax = 64
-
-	keyringWait = 5 * time.Second // for another process that writes the keyring
 )
+
+// keyringWait bounds the wait for another process that writes the keyring.
+var keyringWait = 5 * time.Second
 
 // lockKeyring keeps other processes from writing the keyring in file.
 func lockKeyring(file string) (unlock func(), err error) {
 	f, err := os.OpenFile(file+".lock", os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("locking the keyring: %w", err)
+	}
+	if err := giveAway(f); err != nil {
+		return nil, errors.Join(fmt.Errorf("locking the keyring: %w", err), f.Close())
 	}
 	deadline := time.NewTimer(keyringWait)
 	defer deadline.Stop()
@@ -81,10 +85,8 @@ func (k *Keyring) Rotate(p Purpose, now time.Time, grace time.Duration) (Key, er
 		}
 		next = append(next, key)
 	}
-	if at := next[last].Activates; at.After(made.Activates) && at.After(now) {
+	if at := next[last].Activates; at.After(now) {
 		return Key{}, fmt.Errorf("rotating the key for %s: %s waits to become current at %s: try again after that", p, next[last].ID, at.Format(time.RFC3339))
-	} else if at.After(made.Activates) {
-		made.Activates = at
 	}
 	bound := keysMax
 	if p == Digest {

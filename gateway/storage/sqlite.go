@@ -26,12 +26,12 @@ func (db *DB) openSQLite(ctx context.Context, file string, log *slog.Logger) err
 	if err := errors.Join(f.Chmod(0o600), f.Close()); err != nil {
 		return fmt.Errorf("keeping the database to ourselves: %w", err)
 	}
-	if db.sql, err = sql.Open("sqlite", dsn(file, "rwc",
+	if db.sql, err = sql.Open("sqlite", dsn(file, "rwc", "immediate",
 		"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(ON)", "busy_timeout(5000)", "cache_size(-65536)")); err != nil {
 		return fmt.Errorf("opening the database %s: %w", file, err)
 	}
 	db.sql.SetMaxOpenConns(1)
-	if db.reads, err = sql.Open("sqlite", dsn(file, "rw", "query_only(ON)", "busy_timeout(5000)", "cache_size(-16384)")); err != nil {
+	if db.reads, err = sql.Open("sqlite", dsn(file, "rw", "deferred", "query_only(ON)", "busy_timeout(5000)", "cache_size(-16384)")); err != nil {
 		return fmt.Errorf("opening the database %s: %w", file, err)
 	}
 	db.reads.SetMaxOpenConns(sqliteReaders)
@@ -46,14 +46,16 @@ func readSQLite(file string) (*DB, error) {
 	if _, err := os.Stat(file); err != nil {
 		return nil, fmt.Errorf("opening the database: %w", err)
 	}
-	db, err := sql.Open("sqlite", dsn(file, "ro", "query_only(ON)", "busy_timeout(5000)"))
+	db, err := sql.Open("sqlite", dsn(file, "ro", "deferred", "query_only(ON)", "busy_timeout(5000)"))
 	if err != nil {
 		return nil, fmt.Errorf("opening the database %s: %w", file, err)
 	}
 	return &DB{sql: db, reads: db, dialect: sqlite}, nil
 }
 
-func dsn(file, mode string, pragmas ...string) string {
-	q := url.Values{"mode": {mode}, "_pragma": pragmas, "_txlock": {"immediate"}}
+// dsn is the address of a file. A transaction that begins "immediate" is one that
+// will write, and waits for the lock before it reads.
+func dsn(file, mode, begin string, pragmas ...string) string {
+	q := url.Values{"mode": {mode}, "_pragma": pragmas, "_txlock": {begin}}
 	return "file:" + (&url.URL{Path: file}).EscapedPath() + "?" + q.Encode()
 }

@@ -11,7 +11,8 @@
 // that the keyring of another installation, or one that lacks a key, is refused
 // before anything is made with it.
 //
-// SQL lives with the packages whose
+// [Migrate] moves an installation from one kind of database to the other, [Backup]
+// and [Restore] bring it to a directory and back. SQL lives with the packages whose
 // data it is.
 package storage
 
