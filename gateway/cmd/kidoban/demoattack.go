@@ -15,6 +15,7 @@ import (
 
 	"github.com/kidoban/kidoban/chatcore"
 	"github.com/kidoban/kidoban/detectors/simulate"
+	"github.com/kidoban/kidoban/gateway/storage"
 	"github.com/kidoban/kidoban/policies"
 )
 
@@ -151,7 +152,7 @@ func (d *attackDemo) guarded(past bool) func(context.Context, string) (simulate.
 		if err = errors.Join(err, g.stop()); err != nil {
 			return simulate.Score{}, err
 		}
-		rows, err := readLedger(ctx, place, time.Unix(0, 0), time.Now().Add(time.Hour))
+		rows, err := readLedger(ctx, storage.Options{DataDir: place}, time.Unix(0, 0), time.Now().Add(time.Hour))
 		d.ledger = append(d.ledger, rows...)
 		return score, err
 	}

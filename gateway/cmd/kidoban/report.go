@@ -29,22 +29,23 @@ Sums up what the gate refused, stepped up, delayed or limited, and what it would
 have in observe mode, by hour of the clock (UTC). It only reads, so the gate may run
 meanwhile; what happened in the last ten seconds may be missing then.`,
 		CobraFunc: func(cmd *cobra.Command) {
-			var dir, from, to string
+			var dir, database, from, to string
 			var asJSON bool
 			cmd.Use = "report [flags]"
 			cmd.Args = cobra.NoArgs
 			cmd.Flags().StringVar(&dir, "data-dir", "", "data_dir of the gate, a `directory` (default: as the gate's own default)")
+			cmd.Flags().StringVar(&database, "database", "", "the PostgreSQL `database` of the gate: env:NAME, file:PATH, or an address without a password (default: SQLite in the data_dir)")
 			cmd.Flags().StringVar(&from, "from", "", "first hour: a `time` such as 2026-11-23, 2026-11-23T09:00:00Z, or 24h or 7d for that long ago (default: the beginning)")
 			cmd.Flags().StringVar(&to, "to", "", "the `time` to stop before, in the same forms (default: now)")
 			cmd.Flags().BoolVar(&asJSON, "json", false, "write the rows as JSON")
 			cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-				return report(cmd.Context(), dir, from, to, asJSON, time.Now(), os.Stdout)
+				return report(cmd.Context(), dir, database, from, to, asJSON, time.Now(), os.Stdout)
 			}
 		},
 	})
 }
 
-func report(ctx context.Context, dir, from, to string, asJSON bool, now time.Time, w io.Writer) error {
+func report(ctx context.Context, dir, database, from, to string, asJSON bool, now time.Time, w io.Writer) error {
 	if dir == "" {
 		dir = filepath.Join(caddy.AppDataDir(), "kidoban")
 	}
@@ -60,7 +61,11 @@ func report(ctx context.Context, dir, from, to string, asJSON bool, now time.Tim
 	if !first.Before(last) {
 		return fmt.Errorf("--from %s is not before --to %s", from, to)
 	}
-	rows, err := readLedger(ctx, dir, first, last)
+	text, err := address(database)
+	if err != nil {
+		return fmt.Errorf("--database: %w", err)
+	}
+	rows, err := readLedger(ctx, storage.Options{DataDir: dir, Database: text, Node: "report"}, first, last)
 	if err != nil {
 		return err
 	}
@@ -76,11 +81,11 @@ func report(ctx context.Context, dir, from, to string, asJSON bool, now time.Tim
 }
 
 // readLedger reads what a gate counted, also while it runs.
-func readLedger(ctx context.Context, dir string, from, to time.Time) (_ []policies.LedgerRow, err error) {
-	db, err := storage.OpenReadOnly(ctx, storage.Options{DataDir: dir})
+func readLedger(ctx context.Context, o storage.Options, from, to time.Time) (_ []policies.LedgerRow, err error) {
+	db, err := storage.OpenReadOnly(ctx, o)
 	if err != nil {
 		if errors.Is(err, os.ErrNotExist) {
-			return nil, fmt.Errorf("no gate has kept anything in %s: name its data_dir with --data-dir", dir)
+			return nil, fmt.Errorf("no gate has kept anything in %s: name its data_dir with --data-dir", o.DataDir)
 		}
 		return nil, err
 	}
