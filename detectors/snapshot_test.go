@@ -280,7 +280,7 @@ func TestDetectorsComeAndGo(t *testing.T) {
 
 func FuzzRestore(f *testing.F) {
 	set := small()
-	for _, e := range traffic(rand.New(rand.NewPCG(1, 1)), monday, 100) {
+	for _, e := range traffic(rand.New(rand.NewPCG(1, 1)), monday, 8) {
 		set.Observe(e)
 	}
 	// The fuzzer makes frames; their checksums are made right here, or it would

@@ -12,8 +12,9 @@
 // use. Its state is bounded: counters say what they keep and forget first, a file
 // has at most 256 KiB, and no condition can loop. Nothing panics on a bad file.
 //
-// Keeping the last good version of a file that went bad is the caller's: it still
-// holds the Set it had.
+// The last good version of a file that went bad stays in force with
+// [LoadWithHistory]. Counts survive a reload by Adopt and a restart by Snapshot and
+// Restore.
 package rules
 
 import (

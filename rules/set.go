@@ -34,18 +34,109 @@ type compiled struct {
 // does not check, whose id an earlier file has, or whose own tests fail is left
 // out, and the errors say where (file:line:column) and what was expected; the
 // others are in the set, which is never nil.
-func Load(fsys fs.FS) (*Set, []error) {
-	files, err := fs.ReadDir(fsys, ".")
-	if err != nil {
-		return newSet(nil), []error{fmt.Errorf("reading the folder of rules: %w", err)}
-	}
+func Load(fsys fs.FS) (*Set, []error) { return load(fsys, noHistory{}) }
+
+// History remembers the last good version of files, as watch.Keeper of the gateway
+// does.
+type History interface {
+	// Good remembers content as the last good version of a file, durably when it returns.
+	Good(name string, content []byte) error
+	// LastGood is what Good remembered, and its SHA-256 in hex.
+	LastGood(name string) (content []byte, hash string, ok bool)
+	// Names lists the files that have a last good version.
+	Names() []string
+	// Forget drops the version of a file that was deleted.
+	Forget(name string) error
+}
+
+// LoadWithHistory is as [Load], but of a file that Load would leave out the last
+// good version stays in force, also after a restart; each error says which, by the
+// first 12 digits of its SHA-256 (see Rule.Generation). A file that is deleted takes
+// its rule and its history away. While the folder cannot be read all last good
+// versions stay. What cannot be remembered is told as an error, and in force.
+func LoadWithHistory(fsys fs.FS, h History) (*Set, []error) { return load(fsys, h) }
+
+// noHistory remembers nothing.
+type noHistory struct{}
+
+func (noHistory) Good(string, []byte) error              { return nil }
+func (noHistory) LastGood(string) ([]byte, string, bool) { return nil, "", false }
+func (noHistory) Names() []string                        { return nil }
+func (noHistory) Forget(string) error                    { return nil }
+
+func load(fsys fs.FS, h History) (*Set, []error) {
 	l, err := newLanguage()
 	if err != nil {
 		return newSet(nil), []error{err}
 	}
+	names, faults := ruleFiles(fsys)
+	unread := names == nil
+	if unread {
+		names = h.Names()
+	}
 	var rules []*compiled
-	var faults []error
 	owner := map[ID]string{}
+	read := func(name string, content []byte) (*compiled, []error) {
+		rule, errs := l.load(name, content)
+		if len(errs) == 0 && owner[rule.ID] != "" {
+			errs = []error{fmt.Errorf("%s:1:1: id: %q is the id of the rule in %s already", name, rule.ID, owner[rule.ID])}
+		}
+		return rule, errs
+	}
+	for _, name := range names {
+		var rule *compiled
+		var errs []error
+		if unread {
+			errs = []error{fmt.Errorf("%s: the folder cannot be read", name)}
+		} else if content, err := readFile(fsys, name); err != nil {
+			errs = []error{fmt.Errorf("%s: reading the rule: %w", name, err)}
+		} else if rule, errs = read(name, content); len(errs) == 0 {
+			if err := h.Good(name, content); err != nil {
+				faults = append(faults, fmt.Errorf("%s: is in force, but not remembered for the day it goes bad: %w", name, err))
+			}
+		}
+		if len(errs) > 0 {
+			rule = nil
+			if content, hash, ok := h.LastGood(name); ok {
+				old, oldErrs := read(name, content)
+				if len(oldErrs) == 0 {
+					rule = old
+				}
+				for i, err := range errs {
+					if rule != nil {
+						errs[i] = fmt.Errorf("%w; its version %.12s stays in force", err, hash)
+					} else {
+						errs[i] = fmt.Errorf("%w; its version %.12s cannot stay in force: %w", err, hash, oldErrs[0])
+					}
+				}
+			}
+			faults = append(faults, errs...)
+		}
+		if rule != nil {
+			owner[rule.ID] = name
+			rules = append(rules, rule)
+		}
+	}
+	if !unread {
+		for _, name := range h.Names() {
+			if !slices.Contains(names, name) {
+				if err := h.Forget(name); err != nil {
+					faults = append(faults, err)
+				}
+			}
+		}
+	}
+	return newSet(rules), faults
+}
+
+// ruleFiles are the names of the rule files at the root of fsys; nil when it cannot
+// be read.
+func ruleFiles(fsys fs.FS) (names []string, faults []error) {
+	files, err := fs.ReadDir(fsys, ".")
+	if err != nil {
+		return nil, []error{fmt.Errorf("reading the folder of rules: %w", err)}
+	}
+	names = []string{}
 	for _, file := range files {
 		name := file.Name()
 		if file.IsDir() || strings.HasPrefix(name, ".") {
@@ -54,26 +145,11 @@ func Load(fsys fs.FS) (*Set, []error) {
 		if strings.HasSuffix(name, ".yml") {
 			faults = append(faults, fmt.Errorf("%s: rule files end in .yaml: rename it, or it stays out of force", name))
 		}
-		if !strings.HasSuffix(name, ".yaml") {
-			continue
+		if strings.HasSuffix(name, ".yaml") {
+			names = append(names, name)
 		}
-		content, err := readFile(fsys, name)
-		if err != nil {
-			faults = append(faults, fmt.Errorf("%s: reading the rule: %w", name, err))
-			continue
-		}
-		rule, errs := l.load(name, content)
-		if len(errs) == 0 && owner[rule.ID] != "" {
-			errs = []error{fmt.Errorf("%s:1:1: id: %q is the id of the rule in %s already", name, rule.ID, owner[rule.ID])}
-		}
-		if len(errs) > 0 {
-			faults = append(faults, errs...)
-			continue
-		}
-		owner[rule.ID] = name
-		rules = append(rules, rule)
 	}
-	return newSet(rules), faults
+	return names, faults
 }
 
 // readFile reads no more than it takes to see that a file is too long.
