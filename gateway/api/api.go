@@ -31,8 +31,8 @@ const (
 )
 
 // Acts is what operators may do. Each act is on record before it is done, and is
-// announced; where that cannot be, the error wraps [ErrUnavailable] and nothing
-// happened.
+// announced. Where that cannot be now the error is one of the record's or of the
+// database's ([record.ErrUnavailable], [storage.Unavailable]), or [ErrUnavailable].
 type Acts interface {
 	// RegisterDecision makes d last; created tells whether it came into being or
 	// was there already and may have been extended. Errors are as of

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -20,6 +21,7 @@ import (
 	"github.com/kidoban/kidoban/detectors"
 	"github.com/kidoban/kidoban/gateway/api"
 	"github.com/kidoban/kidoban/gateway/api/once"
+	"github.com/kidoban/kidoban/gateway/record"
 	"github.com/kidoban/kidoban/policies"
 	"github.com/kidoban/kidoban/rules"
 )
@@ -682,6 +684,9 @@ func TestFailuresOfParts(t *testing.T) {
 		{errors.New("a secret of the inside"), 500, false},
 		{api.ErrUnavailable, 503, true},
 		{context.DeadlineExceeded, 503, true},
+		{fmt.Errorf("an act: %w", record.ErrUnavailable), 503, true},
+		{auth.ErrUncertain, 503, true},
+		{policies.ErrUncertain, 503, true},
 		{policies.ErrFull, 503, true},
 	} {
 		s.breakWith(test.err)

@@ -11,11 +11,14 @@ import (
 
 	"github.com/kidoban/kidoban/auth"
 	"github.com/kidoban/kidoban/gateway/api/once"
+	"github.com/kidoban/kidoban/gateway/record"
+	"github.com/kidoban/kidoban/gateway/storage"
 	"github.com/kidoban/kidoban/policies"
 )
 
-// ErrUnavailable says that what an act needs is away for now: the record, the
-// database. The client hears 503 and when to try again.
+// ErrUnavailable says that what an act needs is away for now, beside the record
+// and the database, which have errors of their own for it. The client hears 503 and
+// when to try again.
 var ErrUnavailable = errors.New("not available now")
 
 // The types of problems. Each is an address within the OpenAPI document, which
@@ -101,8 +104,9 @@ func problem(err error) *Problem {
 		return &Problem{Type: typeUnavailable, Status: http.StatusServiceUnavailable, Title: "There are too many decisions", Detail: "lift some, or wait until some end", retryAfter: time.Minute, cause: err}
 	case errors.Is(err, once.ErrFull):
 		return &Problem{Type: typeUnavailable, Status: http.StatusServiceUnavailable, Title: "Too much is remembered already", Detail: "the signatures of the last minutes, or this operator's keys of the last day, are too many", retryAfter: time.Minute, cause: err}
-	case errors.Is(err, ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
-		return &Problem{Type: typeUnavailable, Status: http.StatusServiceUnavailable, Title: "Not available now", Detail: "what this needs is away, such as the database or the record: nothing was done, try again", retryAfter: 5 * time.Second, cause: err}
+	case errors.Is(err, ErrUnavailable), errors.Is(err, record.ErrUnavailable), errors.Is(err, auth.ErrUncertain), errors.Is(err, policies.ErrUncertain),
+		errors.Is(err, context.Canceled), storage.Unavailable(err):
+		return &Problem{Type: typeUnavailable, Status: http.StatusServiceUnavailable, Title: "Not available now", Detail: "what this needs is away, such as the database or the record: try again; to repeat an act does no harm", retryAfter: 5 * time.Second, cause: err}
 	}
 	return &Problem{Type: typeInternal, Status: http.StatusInternalServerError, Title: "Something failed here", Detail: "the log has the cause, under this reference", cause: err}
 }

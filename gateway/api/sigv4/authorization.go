@@ -114,18 +114,18 @@ func notName(r rune) bool {
 func (a *authorization) parseSignedHeaders(text string) error {
 	names := strings.Split(text, ";")
 	if len(names) > maxSignedHeaders {
-		return fmt.Errorf("SignedHeaders has %d names: at most %d", len(names), maxSignedHeaders)
+		return fmt.Errorf("the list SignedHeaders has %d names: at most %d", len(names), maxSignedHeaders)
 	}
 	for i, name := range names {
 		if name == "" || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-_.!#$%&'*+^`|~") != "" {
-			return errors.New("SignedHeaders must be names of headers in lower case with semicolons between")
+			return errors.New("the list SignedHeaders must be names of headers in lower case with semicolons between")
 		}
 		if i > 0 && names[i-1] >= name {
-			return errors.New("SignedHeaders must be in ascending order, each name once")
+			return errors.New("the list SignedHeaders must be in ascending order, each name once")
 		}
 	}
 	if !slices.Contains(names, "host") {
-		return errors.New("SignedHeaders must include host")
+		return errors.New("the list SignedHeaders must include host")
 	}
 	a.signedHeaders = names
 	return nil

@@ -27,7 +27,7 @@ func signedDate(r *http.Request, signed []string) (time.Time, error) {
 			return time.Time{}, fmt.Errorf("x-amz-date is given %d times", len(values))
 		}
 		if !slices.Contains(signed, "x-amz-date") {
-			return time.Time{}, errors.New("SignedHeaders must include x-amz-date")
+			return time.Time{}, errors.New("the list SignedHeaders must include x-amz-date")
 		}
 		t, err := time.Parse(isoBasic, values[0])
 		if err != nil {
