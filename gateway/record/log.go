@@ -68,7 +68,7 @@ const (
 // Draft is what a waiting entry is to say.
 type Draft struct {
 	Time   time.Time // of what happened; zero is now
-	Kind   string    // see [Leaf]; kinds in "record." and [Abandoned] are the record's own
+	Kind   string    // see [Leaf]; kinds in "record.", [Abandoned] and [Settled] are the record's own
 	Reason string
 	Body   any // becomes JSON of at most BodyMax bytes; a json.RawMessage is taken as it is
 }
@@ -79,6 +79,9 @@ const (
 	Acts = "act."
 	// Abandoned is the kind of an entry that says that an act did not happen.
 	Abandoned = "act.abandoned"
+	// Settled is the kind of an entry that says up to where the outcome of all acts
+	// is known.
+	Settled = "act.settled"
 	// Recovered is the kind of an entry about an end that was cut off at start.
 	Recovered = "record.recovered"
 	// Restored is the kind of the first entry after a restore from the mirror.
@@ -274,7 +277,7 @@ type abandonment struct {
 }
 
 func (l *Log) prepare(d Draft) (item, error) {
-	if strings.HasPrefix(d.Kind, own) || d.Kind == Abandoned {
+	if strings.HasPrefix(d.Kind, own) || d.Kind == Abandoned || d.Kind == Settled {
 		return item{}, fmt.Errorf("appending to the record: kind %s is the record's own", d.Kind)
 	}
 	return l.item(d)

@@ -356,14 +356,12 @@ func TestClosed(t *testing.T) {
 
 func TestIntents(t *testing.T) {
 	dir := t.TempDir()
-	c := &clock{now: start}
-	set := func(cfg *record.Config) { cfg.Now, cfg.SegmentBytes = c.Now, 2<<10 }
+	set := func(cfg *record.Config) { cfg.SegmentBytes = 2 << 10 }
 	l := open(t, dir, set)
 	var acts []record.ID
 	for i := range 20 {
-		c.move(time.Hour)
 		appendOne(t, l, i)
-		id, err := l.Append(t.Context(), record.Draft{Kind: record.Acts + "decision.register", Reason: "decision", Body: note{i}})
+		id, err := l.Append(t.Context(), record.Draft{Time: start, Kind: record.Acts + "decision.register", Body: note{i}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -374,36 +372,40 @@ func TestIntents(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for name, after := range map[string]func(){"running": func() {}, "restarted": func() { l.Close(); l = open(t, dir, set) }} {
-		after()
-		for _, test := range []struct {
-			since time.Time
-			want  []int
-		}{
-			{start, []int{19, 17, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 2, 1, 0}},
-			{start.Add(17 * time.Hour), []int{19, 17, 16}},
-			{start.Add(21 * time.Hour), nil},
-		} {
-			in, err := l.Intents(t.Context(), test.since)
+	check := func(what string, want ...int) {
+		t.Helper()
+		for _, how := range []string{"running", "restarted"} {
+			in, err := l.Intents(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
 			var got []int
 			for _, i := range in {
-				var n note
-				if err := json.Unmarshal(i.Body, &n); err != nil {
-					t.Fatal(err)
-				}
-				got = append(got, n.N)
-				if i.ID != acts[n.N] || i.Kind != "act.decision.register" || i.Reason != "decision" || !i.Time.Equal(start.Add(time.Duration(n.N+1)*time.Hour)) {
+				got = append(got, slices.Index(acts, i.ID))
+				if i.Kind != "act.decision.register" || !i.Time.Equal(start) {
 					t.Errorf("intent %+v", i)
 				}
 			}
-			if diff := cmp.Diff(test.want, got); diff != "" {
-				t.Errorf("%s, since %v (-want +got):\n%s", name, test.since, diff)
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("%s, %s (-want +got):\n%s", what, how, diff)
 			}
+			l.Close()
+			l = open(t, dir, set)
 		}
 	}
+	settle := func(act int) {
+		t.Helper()
+		if err := l.Settle(t.Context(), acts[act].Sequence); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check("nothing settled", 19, 17, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 2, 1, 0)
+	settle(15)
+	check("some settled", 19, 17, 16)
+	settle(2)
+	check("settled before", 19, 17, 16)
+	settle(19)
+	check("all settled")
 }
 
 func TestKeysRotate(t *testing.T) {

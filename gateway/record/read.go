@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -147,78 +146,6 @@ func readSegment(ctx context.Context, s segmentFile, keys func() []Key, q Query,
 			return err
 		}
 	}
-}
-
-// Intent is an entry that announced an act.
-type Intent struct {
-	ID     ID
-	Time   time.Time
-	Kind   string // begins with [Acts]
-	Reason string
-	Body   json.RawMessage
-	Err    error // why there is no body
-}
-
-// intentsMax is how many intents are returned at most.
-const intentsMax = 10_000
-
-// Intents returns what was announced since a time and not abandoned since, the
-// newest first, at most 10,000. It is for start-up: whoever made a change carries
-// the id of the entry that announced it in the same transaction, so that an
-// announcement which is not found there was cut off, and is then to be abandoned or
-// done.
-func (l *Log) Intents(ctx context.Context, since time.Time) ([]Intent, error) {
-	list, err := segments(l.dir)
-	if err != nil {
-		return nil, err
-	}
-	at := l.position()
-	var found []Intent
-	abandoned := make(map[ID]bool)
-	q := Query{From: since, Class: Waiting, Kinds: []string{Acts}}
-	for _, s := range slices.Backward(list) {
-		limit := int64(-1)
-		switch {
-		case s.first > at.segment:
-			continue
-		case s.first == at.segment:
-			limit = at.offset
-		}
-		header, err := readHeader(s)
-		if err != nil {
-			return nil, err
-		}
-		var here []Intent
-		err = readSegment(ctx, s, l.cfg.Keys, q, limit, false, func(e Entry) error {
-			if e.Kind == Abandoned {
-				var a abandonment
-				if e.Err == nil && json.Unmarshal(e.Body, &a) == nil {
-					abandoned[a.Entry] = true
-				}
-				return nil
-			}
-			here = append(here, Intent{e.ID(), e.Time, e.Kind, e.Reason, e.Body, e.Err})
-			if len(here) >= 2*intentsMax { // only the newest may be wanted
-				here = append(here[:0], here[len(here)-intentsMax:]...)
-			}
-			return nil
-		})
-		if err != nil {
-			return nil, fmt.Errorf("reading what was announced: %w", err)
-		}
-		for _, i := range slices.Backward(here) {
-			if !abandoned[i.ID] {
-				found = append(found, i)
-			}
-			if len(found) == intentsMax {
-				return found, nil
-			}
-		}
-		if header.Created.Before(since.Add(-slack)) {
-			break
-		}
-	}
-	return found, nil
 }
 
 // Last is the sequence of the last whole entry of a record that this process does
