@@ -10,8 +10,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -22,6 +20,7 @@ import (
 	"github.com/kidoban/kidoban/gateway/guard"
 	"github.com/kidoban/kidoban/gateway/limits"
 	"github.com/kidoban/kidoban/gateway/outbox"
+	"github.com/kidoban/kidoban/gateway/storage"
 	"github.com/kidoban/kidoban/policies"
 )
 
@@ -31,7 +30,8 @@ func init() { caddy.RegisterModule(new(App)) }
 //
 // In a Caddyfile it is the global option `kidoban`; see parseGlobal for its grammar.
 type App struct {
-	// DataDir holds the database, the keyring and snapshots. Default: the
+	// DataDir holds the database, the keyring, the record, the journal of events, what
+	// detectors know, and the last good versions of files; of one process at a time. Default: the
 	// directory "kidoban" in Caddy's own data directory.
 	DataDir string `json:"data_dir,omitempty"`
 
@@ -43,6 +43,15 @@ type App struct {
 	// kept: the address of a PostgreSQL server, best written as {env.DATABASE_URL}.
 	// Default: SQLite in DataDir, which is for one node.
 	Database Secret `json:"database,omitempty"`
+
+	// Redis carries events between nodes and counts the limits that they share.
+	// Without it each node knows of its own events and limits only.
+	Redis *Redis `json:"redis,omitempty"`
+
+	// RecordOptional lets log-ins and operators' acts go on while the record cannot be
+	// written, for instance on a full disk. They are then not on it. Default: they
+	// are refused until it can.
+	RecordOptional bool `json:"record_optional,omitempty"`
 
 	// Webhooks are told of decisions.
 	Webhooks []Webhook `json:"webhooks,omitempty"`
@@ -74,17 +83,19 @@ type App struct {
 	modes    guard.Modes
 	policy   policies.Policy
 	database string                   // the address, with its secrets
+	redis    storage.RedisConfig      // its URL is empty where there is none
 	senders  map[string]outbox.Sender // of webhooks, by name
 
 	subscriptions []guard.Subscription
 	limits        []limits.Limit
 	logger        *zap.Logger
 	context       caddy.Context
-	cautions      []error // what is configured and will hurt; set by Start
+	cautions      []error    // what is configured and will hurt; set by Start
+	handlers      []*Handler // of this configuration; complete once it is provisioned
 
 	mu      sync.Mutex // guards the fields below
-	runtime *runtime
-	key     string // of runtime in the pool, while this app holds a reference
+	runtime *runtime   // while this app holds a reference, or did
+	held    bool
 }
 
 // Limit is a named request limit.
@@ -141,13 +152,14 @@ func (a *App) Provision(ctx caddy.Context) error {
 		names[l.Name] = true
 		a.limits = append(a.limits, parsed)
 	}
-	var own fs.FS
-	if a.Policies != "" {
-		own = os.DirFS(a.Policies)
-	}
-	if a.policy, err = policies.LoadPolicy(own); err != nil {
+	policy, left, err := policies.LoadPolicyWithHistory(a.ownPolicies(), reader{openHistory(a.DataDir).policies})
+	if err != nil {
 		return err
 	}
+	if left != nil {
+		a.logger.Error("left out", zap.Error(left))
+	}
+	a.policy = policy
 	return registerMetrics(ctx)
 }
 
@@ -197,19 +209,33 @@ func (a *App) open() (*runtime, error) {
 	if a.runtime != nil {
 		return a.runtime, nil
 	}
-	key := fmt.Sprintf("%s %x", a.DataDir, sha256.Sum256([]byte(a.database))) // what the state is, not how it is used
-	value, _, err := runtimes.LoadOrNew(key, func() (caddy.Destructor, error) { return newRuntime(a) })
+	value, loaded, err := runtimes.LoadOrNew(a.DataDir, func() (caddy.Destructor, error) { return newRuntime(a) })
 	if err != nil {
 		return nil, fmt.Errorf("opening the state in %s: %w", a.DataDir, err)
 	}
 	rt := value.(*runtime)
-	if err := rt.configure(a); err != nil {
-		_, derr := runtimes.Delete(key)
-		return nil, errors.Join(err, derr)
+	if loaded {
+		if rt.identity != a.identity() {
+			_, err := runtimes.Delete(a.DataDir)
+			return nil, errors.Join(errors.New("node, database and redis of a running gate stay as they are in a reload: restart it to change them"), err)
+		}
+		rt.configure(a)
 	}
-	a.runtime, a.key = rt, key
+	a.runtime, a.held = rt, true
 	return rt, nil
 }
+
+// identity is what state this is, beside the directory.
+func (a *App) identity() string {
+	parts := []string{a.Node, a.database, a.redis.URL, a.redis.CA, a.redis.Certificate, a.redis.Key}
+	if a.Redis != nil {
+		parts = append(parts, a.Redis.prefix())
+	}
+	return fmt.Sprintf("%x", sha256.Sum256(fmt.Appendf(nil, "%q", parts)))
+}
+
+// add notes a handler of this configuration.
+func (a *App) add(h *Handler) { a.handlers = append(a.handlers, h) }
 
 // Stop implements caddy.App. What must end, ends in Cleanup, when no request of
 // this configuration can need it as its own.
@@ -219,13 +245,14 @@ func (a *App) Stop() error { return nil }
 // after a failed Provision.
 func (a *App) Cleanup() error {
 	a.mu.Lock()
-	key := a.key
-	a.key = ""
+	held := a.held
+	a.held = false
 	a.mu.Unlock()
-	if key == "" {
+	if !held {
 		return nil
 	}
-	_, err := runtimes.Delete(key)
+	a.runtime.release(a)
+	_, err := runtimes.Delete(a.DataDir)
 	return err
 }
 

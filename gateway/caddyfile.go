@@ -25,6 +25,13 @@ func init() {
 //		node     NAME
 //		data_dir PATH
 //		database URL                          # best as {env.NAME} or {file.PATH}
+//		redis    URL {                        # best as {env.NAME} or {file.PATH}
+//			ca          FILE
+//			certificate FILE
+//			key         FILE
+//			prefix      NAME
+//		}
+//		record_optional
 //		webhook NAME URL {
 //			secret SECRET...
 //			events EVENT...
@@ -67,6 +74,20 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 			if err := single(d, (*string)(&app.Database)); err != nil {
 				return nil, err
 			}
+		case "redis":
+			if app.Redis != nil {
+				return nil, d.Err("redis is given twice")
+			}
+			r, err := parseRedis(d)
+			if err != nil {
+				return nil, err
+			}
+			app.Redis = r
+		case "record_optional":
+			if d.NextArg() {
+				return nil, d.ArgErr()
+			}
+			app.RecordOptional = true
 		case "webhook":
 			w, err := parseWebhook(d)
 			if err != nil {
@@ -105,7 +126,7 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 			}
 			app.LaxForwarding = true
 		default:
-			return nil, d.Errf("unknown option %q: want node, data_dir, database, webhook, geoip, rules, policies, mode, limit or lax_forwarding", d.Val())
+			return nil, d.Errf("unknown option %q: want node, data_dir, database, redis, record_optional, webhook, geoip, rules, policies, mode, limit or lax_forwarding", d.Val())
 		}
 	}
 	value, err := json.Marshal(app)
@@ -143,6 +164,23 @@ func single(d *caddyfile.Dispenser, into *string) error {
 		return d.ArgErr()
 	}
 	return nil
+}
+
+func parseRedis(d *caddyfile.Dispenser) (*Redis, error) {
+	r := new(Redis)
+	if !d.AllArgs((*string)(&r.URL)) {
+		return nil, d.ArgErr()
+	}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		into := map[string]*string{"ca": &r.CA, "certificate": &r.Certificate, "key": &r.Key, "prefix": &r.Prefix}[d.Val()]
+		if into == nil {
+			return nil, d.Errf("unknown option %q of redis: want ca, certificate, key or prefix", d.Val())
+		}
+		if err := single(d, into); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
 }
 
 func parseWebhook(d *caddyfile.Dispenser) (Webhook, error) {

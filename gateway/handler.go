@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"reflect"
 	"strconv"
 	"sync/atomic"
@@ -38,7 +36,7 @@ type Handler struct {
 	MaxLoginBody int64 `json:"max_login_body,omitempty"`
 
 	app     *App
-	backend *policies.Backend
+	backend atomic.Pointer[policies.Backend]
 	modes   guard.Modes
 	server  *caddyhttp.Server
 	logger  *zap.Logger
@@ -64,13 +62,19 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.Backend == "" {
 		return errors.New("backend is missing: name a preset, such as chatcore")
 	}
-	if h.backend, err = loadBackend(h.Backend, h.app.Policies); err != nil {
+	b, left, err := policies.LoadBackendWithHistory(h.Backend, h.app.ownPolicies(), reader{openHistory(h.app.DataDir).policies})
+	if err != nil {
 		return err
 	}
+	if left != nil {
+		h.logger.Error("left out", zap.Error(left))
+	}
+	h.backend.Store(b)
 	if h.MaxLoginBody < 0 || h.MaxLoginBody > 1<<20 {
 		return fmt.Errorf("max_login_body %d: want 1 to 1048576 bytes, or 0 for the default", h.MaxLoginBody)
 	}
 	h.server, _ = ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	h.app.add(h)
 	return checkForwarding(h.server, h.app.LaxForwarding)
 }
 
@@ -96,27 +100,20 @@ func trustsProxies(s *caddyhttp.Server) bool {
 	return !loaded.IsValid() || loaded.Kind() == reflect.Interface && !loaded.IsNil()
 }
 
-// loadBackend finds the preset called name, in dir/backends first.
-func loadBackend(name, dir string) (*policies.Backend, error) {
-	if dir == "" {
-		return policies.LoadBackend(name, nil)
-	}
-	return policies.LoadBackend(name, os.DirFS(filepath.Join(dir, "backends")))
+// use has the handler guard b from now on.
+func (h *Handler) use(core *guard.Core, b *policies.Backend, policy policies.Policy) {
+	h.backend.Store(b)
+	h.guard.Store(guard.New(core, guard.Config{Backend: b, Modes: h.modes, Policy: policy, Limits: h.app.limits, MaxBody: h.MaxLoginBody}))
 }
 
 func (h *Handler) open() (*guard.Guard, error) {
 	if g := h.guard.Load(); g != nil {
 		return g, nil
 	}
-	rt, err := h.app.open()
-	if err != nil {
+	if _, err := h.app.open(); err != nil {
 		return nil, err
 	}
-	g := guard.New(rt.core, guard.Config{Backend: h.backend, Modes: h.modes, Policy: h.app.policy, Limits: h.app.limits, MaxBody: h.MaxLoginBody})
-	if !h.guard.CompareAndSwap(nil, g) {
-		g = h.guard.Load()
-	}
-	return g, nil
+	return h.guard.Load(), nil
 }
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.

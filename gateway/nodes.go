@@ -1,9 +1,12 @@
 package gateway
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -11,6 +14,7 @@ import (
 
 	"github.com/kidoban/kidoban/gateway/guard"
 	"github.com/kidoban/kidoban/gateway/outbox"
+	"github.com/kidoban/kidoban/gateway/storage"
 )
 
 // Webhook is an address that is told of decisions by POST, signed as Standard
@@ -33,6 +37,25 @@ type Webhook struct {
 	AllowPlain bool `json:"allow_plain,omitempty"`
 }
 
+// Redis says which server nodes share.
+type Redis struct {
+	// URL is redis://[USER:PASSWORD@]HOST[:PORT][/DB], or
+	// redis+sentinel://[USER:PASSWORD@]HOST,HOST,...[/DB]?master=NAME; rediss for TLS.
+	// Best written as {env.REDIS_URL}.
+	URL Secret `json:"url"`
+	// CA is a PEM file with the authorities that sign the servers' certificates;
+	// default: those of the system.
+	CA string `json:"ca,omitempty"`
+	// Certificate and Key are PEM files that prove this node to the servers.
+	Certificate string `json:"certificate,omitempty"`
+	Key         string `json:"key,omitempty"`
+	// Prefix begins the names of all keys in Redis. Default: kidoban.
+	Prefix string `json:"prefix,omitempty"`
+}
+
+// prefix is what the names of keys begin with, within a hash tag.
+func (r *Redis) prefix() string { return cmp.Or(r.Prefix, "kidoban") }
+
 // provisionNode resolves what concerns this node and the servers it shares.
 func (a *App) provisionNode() error {
 	repl := caddy.NewReplacer()
@@ -50,12 +73,17 @@ func (a *App) provisionNode() error {
 		}
 		a.Node = host
 	}
-	if len(a.Node) > 64 || strings.ContainsFunc(a.Node, func(r rune) bool { return r <= ' ' || r > '~' || r == '/' }) {
-		return fmt.Errorf("node %q: want at most 64 printable ASCII characters, without blanks and slashes", a.Node)
+	if !nodeName.MatchString(a.Node) {
+		return fmt.Errorf("node %.80q: want 1 to 64 letters, digits, dots, underscores and hyphens", a.Node)
 	}
 	var err error
 	if a.database, err = resolve("database", a.Database); err != nil {
 		return err
+	}
+	if a.Redis != nil {
+		if err := a.provisionRedis(resolve); err != nil {
+			return err
+		}
 	}
 	names := make(map[string]bool)
 	for i, w := range a.Webhooks {
@@ -68,6 +96,29 @@ func (a *App) provisionNode() error {
 		}
 	}
 	return nil
+}
+
+// nodeName is a name that can stand in the record.
+var nodeName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+
+func (a *App) provisionRedis(resolve func(string, Secret) (string, error)) error {
+	r := a.Redis
+	url, err := resolve("redis", r.URL)
+	if err != nil {
+		return err
+	}
+	if url == "" {
+		return errors.New("redis: the address is missing, such as redis://127.0.0.1:6379 or {env.REDIS_URL}")
+	}
+	if len(r.prefix()) > 64 || strings.ContainsAny(r.prefix(), "{} \t\r\n") {
+		return fmt.Errorf("redis: prefix %.80q: want at most 64 characters without braces and blanks", r.Prefix)
+	}
+	a.redis = storage.RedisConfig{URL: url, CA: r.CA, Certificate: r.Certificate, Key: r.Key}
+	client, err := storage.OpenRedis(a.redis) // it does not connect
+	if err != nil {
+		return fmt.Errorf("redis: %w", err)
+	}
+	return client.Close()
 }
 
 func (a *App) provisionWebhook(w Webhook, resolve func(string, Secret) (string, error)) (err error) {

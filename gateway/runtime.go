@@ -3,11 +3,11 @@ package gateway
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"strconv"
 	"sync"
@@ -16,6 +16,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 	"go.uber.org/zap/exp/zapslog"
 
@@ -23,10 +24,12 @@ import (
 	"github.com/kidoban/kidoban/gateway/api/once"
 	"github.com/kidoban/kidoban/gateway/geo"
 	"github.com/kidoban/kidoban/gateway/guard"
+	"github.com/kidoban/kidoban/gateway/limits"
 	"github.com/kidoban/kidoban/gateway/outbox"
+	"github.com/kidoban/kidoban/gateway/record"
 	"github.com/kidoban/kidoban/gateway/storage"
+	"github.com/kidoban/kidoban/gateway/stream"
 	"github.com/kidoban/kidoban/policies"
-	"github.com/kidoban/kidoban/rules"
 )
 
 // runtimes holds one runtime per data directory. A reload opens the new
@@ -35,47 +38,42 @@ var runtimes = caddy.NewUsagePool()
 
 // runtime is the state behind all configurations that name the same data directory.
 type runtime struct {
-	core *guard.Core
-	db   *storage.DB
-	log  *logger
+	identity string
+	core     *guard.Core
+	db       *storage.DB
+	keys     *storage.Keyring
+	record   *record.Log
+	stream   *stream.Stream
+	limits   *limits.Redis // nil: each node counts alone
+	clients  []redis.UniversalClient
+	hooks    *outbox.Deliverer
+	log      *logger
+	memory   memory
+	places   atomic.Pointer[geo.Places]
+	files    files
+	watchers sync.WaitGroup
+
 	stop context.CancelFunc
 	done chan struct{}
-
-	places atomic.Pointer[geo.Places]
-	hooks  *outbox.Deliverer
-
-	mu     sync.Mutex
-	faults []error // rule and geo files left out; guarded by mu
 }
 
-// newRuntime opens the state that a names. The sessions' time-outs are those of
-// the first configuration; others take effect with the next start.
+// newRuntime opens the state that a names and applies a. The sessions' time-outs are
+// those of the first configuration; others take effect with the next start.
 func newRuntime(a *App) (_ *runtime, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
-	rt := &runtime{log: new(logger), done: make(chan struct{})}
+	rt := &runtime{identity: a.identity(), log: new(logger), done: make(chan struct{}), files: files{history: openHistory(a.DataDir)}}
 	rt.log.set(a.logger)
-	log := slog.New(rt.log)
-	if rt.db, err = storage.Open(ctx, storage.Options{DataDir: a.DataDir, Database: a.database, Node: a.Node, Log: log}); err != nil {
-		return nil, err
-	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, rt.db.Close())
+			err = errors.Join(err, rt.close())
 		}
 	}()
-	keys, err := rt.db.OpenKeyring(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if rt.core, err = guard.Open(ctx, rt.db, keys, guard.Settings{
-		Node: a.Node, Shared: a.database != "", Sessions: a.policy.Sessions, Now: time.Now, Log: log,
-	}); err != nil {
+	if err := rt.open(ctx, a); err != nil {
 		return nil, err
 	}
 	rt.core.Locator = rt
 	rt.core.Counted = countVerdict
-	rt.core.Stream.Subscribe(countLogin)
 	// A gate keeps much (decisions, sessions, sources) and makes little garbage. With
 	// Go's default it would mark all of that again each time the garbage is as much
 	// as what it keeps; half a second of one core with a million decisions. The
@@ -83,9 +81,12 @@ func newRuntime(a *App) (_ *runtime, err error) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(400)
 	}
-	debug.FreeOSMemory() // loading leaves more garbage than hours of requests
-	rt.hooks = outbox.New(outbox.Config{Store: rt.core.Outbox, Owner: a.Node + "/" + strconv.Itoa(os.Getpid()), Log: log})
+	rt.hooks = outbox.New(outbox.Config{Store: rt.core.Outbox, Owner: a.Node + "/" + strconv.Itoa(os.Getpid()), Log: slog.New(rt.log)})
 	rt.core.Decisions.Changed(func(policies.Decision) { rt.hooks.Kick() })
+	rt.configure(a)
+	rt.core.Recall(ctx, rt.memory.file)
+	rt.stream.Subscribe(countLogin)
+	debug.FreeOSMemory() // loading leaves more garbage than hours of requests
 	run, stop := context.WithCancel(context.Background())
 	rt.stop = stop
 	go func() {
@@ -93,9 +94,130 @@ func newRuntime(a *App) (_ *runtime, err error) {
 		var parts sync.WaitGroup
 		parts.Go(func() { rt.core.Run(run) })
 		parts.Go(func() { _ = rt.hooks.Run(run) }) // it ends with run
+		parts.Go(func() { rt.stream.Run(run) })
+		parts.Go(func() { rt.tend(run) })
 		parts.Wait()
 	}()
 	return rt, nil
+}
+
+// open opens what the core needs, and the core.
+func (rt *runtime) open(ctx context.Context, a *App) (err error) {
+	log := slog.New(rt.log)
+	if rt.db, err = storage.Open(ctx, storage.Options{DataDir: a.DataDir, Database: a.database, Node: a.Node, Log: log}); err != nil {
+		return err
+	}
+	if rt.keys, err = rt.db.OpenKeyring(ctx); err != nil {
+		return err
+	}
+	paper := record.Config{Node: a.Node, Keys: rt.sealing, Log: log}
+	if rt.db.Shared() {
+		paper.Mirror = record.NewSQLMirror(rt.db.SQL())
+	}
+	if rt.record, err = record.Open(filepath.Join(a.DataDir, "record"), paper); err != nil {
+		return err
+	}
+	room, err := storage.Capacity(a.DataDir)
+	if err != nil {
+		return err
+	}
+	rt.memory.file = filepath.Join(a.DataDir, "detectors.snapshot")
+	events := stream.Config{
+		Node: a.Node, Incarnation: uint64(time.Now().UnixMicro()), Now: time.Now, Log: log,
+		// On a small disk the journal leaves room to what is worth more.
+		Dir: filepath.Join(a.DataDir, "events"), JournalBytes: min(max(room.Total/8, 1<<20), 1<<30),
+	}
+	settings := guard.Settings{
+		Node: a.Node, Shared: rt.db.Shared(), Sessions: a.policy.Sessions, Record: rt.record, Now: time.Now, Log: log,
+	}
+	if a.redis.URL != "" {
+		if err := rt.openRedis(a, &events, log); err != nil {
+			return err
+		}
+	}
+	if rt.stream, err = stream.Open(events); err != nil {
+		return err
+	}
+	settings.Stream = rt.stream
+	if rt.limits != nil {
+		settings.Limiter, settings.Attempts = rt.limits.Limiter(), rt.limits.Attempts()
+	} else {
+		settings.Limiter, settings.Attempts = limits.New(limits.NewStore(0, time.Now), time.Now), limits.NewAttempts(0)
+	}
+	rt.core, err = guard.Open(ctx, rt.db, rt.keys, settings)
+	return err
+}
+
+// openRedis makes the clients of Redis, which do not connect yet.
+func (rt *runtime) openRedis(a *App, events *stream.Config, log *slog.Logger) error {
+	client := func(budget time.Duration) (redis.UniversalClient, error) {
+		c := a.redis
+		c.Budget, c.Log = budget, log
+		made, err := storage.OpenRedis(c)
+		if err == nil {
+			rt.clients = append(rt.clients, made)
+		}
+		return made, err
+	}
+	counting, err := client(limits.DefaultBudget)
+	if err != nil {
+		return err
+	}
+	if events.Redis, err = client(stream.Budget); err != nil {
+		return err
+	}
+	events.Prefix = "{" + a.Redis.prefix() + "}"
+	// The names of counters must be the same on all nodes, also while a rotation is
+	// on its way to them: they are made by the oldest key.
+	digests := rt.keys.Digests("limits", "names of counters")
+	rt.limits = limits.NewRedis(counting, limits.RedisConfig{
+		Prefix: a.Redis.prefix(), Key: digests[len(digests)-1][:], Nodes: func() int { return rt.stream.Nodes() }, Log: log,
+	})
+	return nil
+}
+
+// sealing is the keys of the record's bodies.
+func (rt *runtime) sealing() []record.Key {
+	all := rt.keys.All(storage.Seal)
+	keys := make([]record.Key, len(all))
+	for i, k := range all {
+		keys[i] = record.Key{ID: k.ID, Secret: k.Bytes}
+	}
+	return keys
+}
+
+// Destruct closes the state when no configuration uses it any more. Requests of
+// the last one may still be running; Caddy's own drain comes first in a process
+// that stops.
+func (rt *runtime) Destruct() error {
+	rt.files.mu.Lock()
+	rt.unwatchLocked()
+	rt.files.mu.Unlock()
+	rt.watchers.Wait()
+	rt.stop()
+	<-rt.done
+	rt.remember()
+	return rt.close()
+}
+
+// close closes what was opened, in the order in which it needs each other.
+func (rt *runtime) close() (err error) {
+	if rt.stream != nil {
+		err = errors.Join(err, rt.stream.Close())
+	}
+	if rt.limits != nil {
+		err = errors.Join(err, rt.limits.Close())
+	}
+	for _, c := range rt.clients {
+		err = errors.Join(err, c.Close())
+	}
+	if rt.record != nil {
+		err = errors.Join(err, rt.record.Close())
+	}
+	if rt.db != nil {
+		err = errors.Join(err, rt.db.Close())
+	}
+	return err
 }
 
 // Locate implements guard.Locator with the geo files of the latest configuration.
@@ -106,55 +228,13 @@ func (rt *runtime) Locate(a netip.Addr) (asn uint32, country string) {
 	return 0, ""
 }
 
-// configure applies what may change with a reload: the logger, rules and geo
-// files. It is called before the app's first request, under the app's lock.
-func (rt *runtime) configure(a *App) error {
-	rt.log.set(a.logger)
-	var faults []error
-	set, shipped := rules.Load(rules.Shipped)
-	faults = append(faults, shipped...)
-	if a.Rules != "" {
-		var own []error
-		if set, own = rules.Load(layered{os.DirFS(a.Rules), rules.Shipped}); len(own) > 0 {
-			faults = append(faults, own...)
-		}
-	}
-	if old := rt.core.Rules.Load(); old != nil {
-		set.Adopt(old)
-	}
-	rt.core.Rules.Store(set)
-	places, err := geo.Open(a.GeoIP)
-	if err != nil {
-		faults = append(faults, err)
-	}
-	rt.places.Store(places)
-	rt.core.Subscribe(a.subscriptions)
-	rt.hooks.Use(a.senders)
-	for _, fault := range faults {
-		a.logger.Error("left out", zap.Error(fault))
-	}
-	rt.mu.Lock()
-	defer rt.mu.Unlock()
-	rt.faults = append(faults, a.cautions...)
-	return nil
-}
-
-// Destruct closes the state when no configuration uses it any more. Requests of
-// the last one may still be running; Caddy's own drain comes first in a process
-// that stops.
-func (rt *runtime) Destruct() error {
-	rt.stop()
-	<-rt.done
-	return rt.db.Close()
-}
-
 func (rt *runtime) api(operators *api.Operators) (http.Handler, error) {
 	seen, err := once.NewSQL(rt.db.SQL(), rt.db.Dialect(), rt.core.Now)
 	if err != nil {
 		return nil, err
 	}
 	s := &api.Server{
-		Acts: rt.core, Decisions: rt.core.Decisions, Sessions: rt.core.Sessions, Report: rt.core.Ledger.Report, Recent: rt.core.Stream.Recent,
+		Acts: rt.core, Decisions: rt.core.Decisions, Sessions: rt.core.Sessions, Report: rt.core.Ledger.Report, Search: rt.stream.Search,
 		Rules: rt.core.Rules.Load, Faults: rt.faulty, Parts: rt.parts, Operators: operators, Once: seen, Source: clientAddress,
 		Now: rt.core.Now, Log: slog.New(rt.log),
 	}
@@ -169,58 +249,6 @@ func clientAddress(r *http.Request) netip.Addr {
 		return netip.Addr{}
 	}
 	return a.Unmap()
-}
-
-// parts tells operators how the parts of the gate are.
-func (rt *runtime) parts(ctx context.Context) []api.PartHealth {
-	database := api.PartHealth{Name: "database", Status: api.OK, Essential: true}
-	if err := rt.db.Reads().PingContext(ctx); err != nil {
-		database.Status, database.Detail = api.Down, "it does not answer; the log has the cause"
-	}
-	hooks := api.PartHealth{Name: "outbox", Status: api.OK}
-	for _, f := range rt.hooks.Status().Failing {
-		hooks.Status, hooks.Detail = api.Degraded, "webhook "+f.To+" does not take notices: "+f.Why
-	}
-	return []api.PartHealth{database, hooks}
-}
-
-func (rt *runtime) faulty() []error {
-	rt.mu.Lock()
-	defer rt.mu.Unlock()
-	return append(rt.faults[:len(rt.faults):len(rt.faults)], rt.core.Rules.Load().Errors()...)
-}
-
-// layered is a file system in which files of the first hide those of the second.
-type layered [2]fs.FS
-
-func (l layered) Open(name string) (fs.File, error) {
-	f, err := l[0].Open(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return l[1].Open(name)
-	}
-	return f, err
-}
-
-// ReadDir lists the files of both.
-func (l layered) ReadDir(name string) ([]fs.DirEntry, error) {
-	own, err := fs.ReadDir(l[0], name)
-	if err != nil {
-		return nil, err
-	}
-	shipped, err := fs.ReadDir(l[1], name)
-	if err != nil {
-		return nil, err
-	}
-	seen := make(map[string]bool, len(own))
-	for _, e := range own {
-		seen[e.Name()] = true
-	}
-	for _, e := range shipped {
-		if !seen[e.Name()] {
-			own = append(own, e)
-		}
-	}
-	return own, nil
 }
 
 // logger is a slog handler over the logger of the latest configuration: that of

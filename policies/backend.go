@@ -130,8 +130,8 @@ type Client struct {
 // else the one that is shipped. A nil dir means shipped ones only. An error lists
 // every fault with file, line and column.
 func LoadBackend(name string, dir fs.FS) (*Backend, error) {
-	if name == "" || len(name) > 64 || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
-		return nil, fmt.Errorf("loading backend %.64q: a name has 1 to 64 lower-case letters, digits, hyphens and underscores", name)
+	if err := checkName(name); err != nil {
+		return nil, err
 	}
 	if dir != nil {
 		data, err := fs.ReadFile(dir, name+".yaml")
@@ -147,6 +147,13 @@ func LoadBackend(name string, dir fs.FS) (*Backend, error) {
 		return nil, fmt.Errorf("loading backend %s: there is no %s.yaml; shipped are: %s", name, name, strings.Join(shippedNames(), ", "))
 	}
 	return parseBackend(name, name+".yaml", data)
+}
+
+func checkName(name string) error {
+	if name == "" || len(name) > 64 || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
+		return fmt.Errorf("loading backend %.64q: a name has 1 to 64 lower-case letters, digits, hyphens and underscores", name)
+	}
+	return nil
 }
 
 func shippedNames() (names []string) {

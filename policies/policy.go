@@ -45,21 +45,25 @@ type Allowance struct {
 // without the file, means the shipped one. An error lists every fault with file,
 // line and column.
 func LoadPolicy(dir fs.FS) (Policy, error) {
-	var p Policy
-	if err := p.read("policy.yaml", shippedPolicy); err != nil {
-		return Policy{}, err
-	}
 	if dir == nil {
-		return p, nil
+		return parsePolicy(nil)
 	}
 	data, err := fs.ReadFile(dir, "policy.yaml")
-	if errors.Is(err, fs.ErrNotExist) {
-		return p, nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return Policy{}, fmt.Errorf("loading the policy: %w", err)
 	}
-	return p, p.read("policy.yaml", data)
+	return parsePolicy(data)
+}
+
+// parsePolicy reads data, if there is any, over the shipped policy.
+func parsePolicy(data []byte) (p Policy, err error) {
+	if err := p.read("policy.yaml", shippedPolicy); err != nil || data == nil {
+		return p, err
+	}
+	if err := p.read("policy.yaml", data); err != nil {
+		return Policy{}, err
+	}
+	return p, nil
 }
 
 func (p *Policy) read(file string, data []byte) error {

@@ -1,5 +1,5 @@
 // Package api is what operators and their tools speak to: decisions, sessions,
-// recent events, health and the report, as JSON under /v1. The contract is
+// events, health and the report, as JSON under /v1. The contract is
 // openapi.yaml, which the API serves at /v1/openapi.yaml.
 //
 // Every call is authenticated, by an operator's key or by AWS Signature Version 4,
@@ -19,6 +19,7 @@ import (
 	"github.com/kidoban/kidoban/auth"
 	"github.com/kidoban/kidoban/detectors"
 	"github.com/kidoban/kidoban/gateway/api/once"
+	"github.com/kidoban/kidoban/gateway/stream"
 	"github.com/kidoban/kidoban/policies"
 	"github.com/kidoban/kidoban/rules"
 )
@@ -65,8 +66,8 @@ type Server struct {
 	Sessions  Sessions
 	// Report sums up the hours that begin in [from, to).
 	Report func(ctx context.Context, from, to time.Time) ([]policies.LedgerRow, error)
-	// Recent is the latest events that are known, at most n, the oldest first.
-	Recent func(n int) []detectors.Event
+	// Search finds events, the newest first; see [stream.Stream.Search].
+	Search func(context.Context, stream.Query) (page []detectors.Event, next stream.Cursor, err error)
 	Rules  func() *rules.Set
 	// Faults is what was left out of the configuration, and why. Optional.
 	Faults func() []error

@@ -22,6 +22,7 @@ import (
 	"github.com/kidoban/kidoban/gateway/api"
 	"github.com/kidoban/kidoban/gateway/api/once"
 	"github.com/kidoban/kidoban/gateway/record"
+	"github.com/kidoban/kidoban/gateway/stream"
 	"github.com/kidoban/kidoban/policies"
 	"github.com/kidoban/kidoban/rules"
 )
@@ -44,7 +45,7 @@ type server struct {
 	api       *api.Server
 	decisions *policies.Decisions
 	sessions  *auth.Sessions
-	events    []detectors.Event
+	events    *stream.Stream
 	log       lockedBuffer
 	today     bool // the clock is the machine's
 
@@ -132,10 +133,6 @@ func (s *server) OfSubject(ctx context.Context, subject string, now time.Time) (
 	return s.sessions.OfSubject(ctx, subject, now)
 }
 
-func (s *server) recent(n int) []detectors.Event {
-	return append([]detectors.Event(nil), s.events[max(0, len(s.events)-n):]...)
-}
-
 // newServer returns a server whose clock stands still; change may alter it first.
 func newServer(t *testing.T, change ...func(*server)) *server {
 	t.Helper()
@@ -147,6 +144,7 @@ func newServer(t *testing.T, change ...func(*server)) *server {
 	if s.sessions, err = auth.OpenSessions(t.Context(), auth.NewMemoryStore(), auth.SessionsConfig{}, s.at); err != nil {
 		t.Fatal(err)
 	}
+	s.events = stream.New("a.b", 7, s.now)
 	operators, err := api.NewOperators([]api.Key{
 		{Name: "alice", Role: api.Responder, Hash: api.HashKey(key)},
 		{Name: "victor", Role: api.Viewer, Hash: api.HashKey(viewerKey)},
@@ -163,7 +161,7 @@ func newServer(t *testing.T, change ...func(*server)) *server {
 		t.Fatal(faults)
 	}
 	s.api = &api.Server{
-		Acts: s, Decisions: s, Sessions: s, Recent: s.recent, Rules: func() *rules.Set { return set },
+		Acts: s, Decisions: s, Sessions: s, Search: s.events.Search, Rules: func() *rules.Set { return set },
 		Report: func(context.Context, time.Time, time.Time) ([]policies.LedgerRow, error) {
 			return []policies.LedgerRow{{Control: "decisions", Action: rules.StepUp, Reason: policies.ReasonDecision, Rule: "stuffing.sequential", Count: 3,
 				First: s.at.Truncate(time.Hour), Last: s.at.Truncate(time.Hour)}}, s.fault()
@@ -556,14 +554,14 @@ func TestSessionsEnd(t *testing.T) {
 // anEvent is the n-th event of a node.
 func (s *server) anEvent(n int, change func(*detectors.Event)) {
 	e := detectors.Event{
-		Key: detectors.EventKey{Node: "a.b", Incarnation: 7, Sequence: uint64(n)}, StreamTime: s.at, Time: s.at.Add(time.Duration(n) * time.Second),
+		Time: s.now().Add(time.Duration(n) * time.Second),
 		Kind: detectors.Login, Outcome: detectors.Failure,
 		Source: detectors.Source{Address: netip.MustParseAddr("203.0.113.7"), Network: netip.MustParsePrefix("203.0.113.7/32")},
 	}
 	if change != nil {
 		change(&e)
 	}
-	s.events = append(s.events, e)
+	s.events.Publish(e)
 }
 
 func TestEvents(t *testing.T) {
@@ -611,14 +609,11 @@ func TestEvents(t *testing.T) {
 	if got := append(append(one, two...), three...); !equal(got, []int{5, 4, 3, 2, 1}) || last != "" {
 		t.Errorf("pages = %v, then %q", got, last)
 	}
-	// What comes meanwhile does not move pages; what was forgotten ends them.
-	s.anEvent(6, nil)
+	// What comes meanwhile does not move pages.
+	s.advance(time.Second)
+	s.anEvent(5, nil)
 	if got, _ := search("limit=2&cursor=" + next); !equal(got, []int{3, 2}) {
 		t.Errorf("the page after an event came = %v", got)
-	}
-	s.events = s.events[4:]
-	if got, _ := search("limit=2&cursor=" + next); len(got) != 0 {
-		t.Errorf("the page after the cursor was forgotten = %v, want none", got)
 	}
 }
 

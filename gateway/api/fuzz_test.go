@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kidoban/kidoban/detectors"
 )
 
 // FuzzRegistration: a body is either refused as a problem of the client or is a
@@ -37,20 +36,6 @@ func FuzzRegistration(f *testing.F) {
 		}
 		if p, ok := errors.AsType[*Problem](err); err != nil && (!ok || p.Status < 400 || p.Status > 499) {
 			t.Errorf("%q gives %v, want a problem of the client", body, err)
-		}
-	})
-}
-
-func FuzzCursor(f *testing.F) {
-	f.Add(cursor(detectors.EventKey{Node: "a.b", Incarnation: 1, Sequence: 2}))
-	f.Add("MS4x")
-	f.Fuzz(func(t *testing.T, text string) {
-		k, ok := parseCursor(text)
-		if !ok {
-			return
-		}
-		if again, ok := parseCursor(cursor(k)); !ok || again != k {
-			t.Errorf("%q is %v, and then %v", text, k, again)
 		}
 	})
 }

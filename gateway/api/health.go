@@ -22,6 +22,8 @@ type PartHealth struct {
 	Detail string `json:"detail,omitempty"` // for people: what is wrong and what to do; no secrets, no addresses with passwords
 	// LagSeconds is how far the part is behind; absent where that has no meaning.
 	LagSeconds *float64 `json:"lag_seconds,omitempty"`
+	// Nodes is how many nodes there are, this one included; of the stream.
+	Nodes int `json:"nodes,omitempty"`
 	// Essential: the gate cannot serve while the part is down.
 	Essential bool `json:"essential,omitempty"`
 }

@@ -34,12 +34,13 @@ func BenchmarkKnownSession(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	core, err := guard.Open(ctx, db, keys, guard.Settings{Node: "bench", Now: time.Now, Log: log})
+	core, err := guard.Open(ctx, db, keys, settings(b, dir, keys, time.Now, log))
 	if err != nil {
 		b.Fatal(err)
 	}
 	set, _ := rules.Load(rules.Shipped)
 	core.Rules.Store(set)
+	core.Recall(ctx, "")
 	preset, err := policies.LoadBackend("hostile", os.DirFS("testdata/backends"))
 	if err != nil {
 		b.Fatal(err)

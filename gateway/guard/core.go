@@ -2,26 +2,34 @@ package guard
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"github.com/kidoban/kidoban/auth"
 	"github.com/kidoban/kidoban/detectors"
 	"github.com/kidoban/kidoban/gateway/limits"
+	"github.com/kidoban/kidoban/gateway/record"
 	"github.com/kidoban/kidoban/gateway/storage"
 	"github.com/kidoban/kidoban/gateway/stream"
 	"github.com/kidoban/kidoban/policies"
 	"github.com/kidoban/kidoban/rules"
 )
 
-// Settings are what a core needs beside its stores.
+// Settings are what a core needs beside its database. The caller opens and closes
+// what stands here; all is required unless it says otherwise.
 type Settings struct {
 	Node     string
-	Shared   bool // other nodes change the database too
+	Shared   bool // other nodes change the database too; optional
 	Sessions policies.SessionPolicy
+	Stream   *stream.Stream
+	Record   *record.Log
+	Limiter  *limits.Limiter
+	Attempts *limits.Attempts
 	Now      func() time.Time
 	Log      *slog.Logger
 }
@@ -30,7 +38,8 @@ type Settings struct {
 // until then none has a history, the honest ones included.
 const learningFor = 24 * time.Hour
 
-// Open makes a core over db, which the caller closes after the last request. The caller stores a rule set before the first request and calls Run.
+// Open makes a core over db, which the caller closes after the last request. The
+// caller stores a rule set and calls Recall before the first request, and then Run.
 func Open(ctx context.Context, db *storage.DB, keys *storage.Keyring, s Settings) (*Core, error) {
 	now := s.Now()
 	store, err := auth.NewSQLStore(db.SQL(), db.Dialect())
@@ -50,14 +59,18 @@ func Open(ctx context.Context, db *storage.DB, keys *storage.Keyring, s Settings
 		Directory: directory,
 		Detectors: detectors.Default(installed.Add(learningFor)),
 		Rules:     new(atomic.Pointer[rules.Set]),
-		Limiter:   limits.New(limits.NewStore(0, s.Now), s.Now),
-		Attempts:  limits.NewAttempts(0),
-		Stream:    stream.New(s.Node, uint64(now.UnixMicro()), s.Now),
+		Limiter:   s.Limiter,
+		Attempts:  s.Attempts,
+		Stream:    s.Stream,
+		Record:    s.Record,
 		Sockets:   NewSockets(),
 		Digest:    keys.Digest,
+		Digests:   keys.Digests,
 		Now:       s.Now,
 		Log:       s.Log,
+		node:      s.Node,
 		shared:    s.Shared,
+		noting:    rate.NewLimiter(rate.Every(time.Second), 10_000),
 	}
 	if c.Sessions, err = auth.OpenSessions(ctx, store, auth.SessionsConfig{Overall: s.Sessions.Overall, Idle: s.Sessions.Idle}, now); err != nil {
 		return nil, fmt.Errorf("opening sessions: %w", err)
@@ -78,9 +91,10 @@ func Open(ctx context.Context, db *storage.DB, keys *storage.Keyring, s Settings
 	if c.Ledger, err = policies.NewLedger(db.SQL(), db.Dialect()); err != nil {
 		return nil, fmt.Errorf("opening the ledger: %w", err)
 	}
+	if err := c.beginRecord(ctx); err != nil {
+		return nil, err
+	}
 	c.Sessions.OnEnd(func(ended auth.Session) { c.Sockets.Close(ended.ID) })
-	c.Stream.Subscribe(c.Detectors.Observe)
-	c.Stream.Subscribe(func(e detectors.Event) { c.Rules.Load().Observe(e) })
 	return c, nil
 }
 
@@ -91,25 +105,18 @@ const sweeping = 10 * time.Second
 // keepNotices is how long the outbox keeps what was delivered or given up.
 const keepNotices = 30 * 24 * time.Hour
 
-// reconciling is how often the changes of other nodes are taken over from the
-// database. It costs two look-ups of one row when nothing changed.
-const reconciling = 100 * time.Millisecond
-
 // Run cleans up and writes counts until ctx ends, and then once more; beside other
 // nodes it takes over what they changed.
 func (c *Core) Run(ctx context.Context) {
+	var others sync.WaitGroup
+	defer others.Wait()
+	if c.shared {
+		others.Go(func() { c.follow(ctx) })
+	}
 	t := time.NewTicker(sweeping)
 	defer t.Stop()
-	var others <-chan time.Time
-	if c.shared {
-		r := time.NewTicker(reconciling)
-		defer r.Stop()
-		others = r.C
-	}
 	for {
 		select {
-		case <-others:
-			c.reconcile(ctx)
 		case <-ctx.Done():
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			defer cancel()
@@ -119,21 +126,6 @@ func (c *Core) Run(ctx context.Context) {
 			c.sweep(ctx)
 		}
 	}
-}
-
-// reconcile takes over what other nodes decided and which sessions they ended.
-func (c *Core) reconcile(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	now := c.Now()
-	err := errors.Join(c.Decisions.Reconcile(ctx, now), c.Sessions.Reconcile(ctx, now), c.Directory.Reconcile(ctx))
-	switch {
-	case err != nil && !c.behind:
-		c.Log.Error("taking over what other nodes changed; decisions and sessions stay as they are known here until it works again", "error", err)
-	case err == nil && c.behind:
-		c.Log.Info("the changes of other nodes are taken over again")
-	}
-	c.behind = err != nil
 }
 
 func (c *Core) sweep(ctx context.Context) {
@@ -156,5 +148,8 @@ func (c *Core) sweep(ctx context.Context) {
 	}
 	if err := c.Ledger.Flush(ctx); err != nil {
 		c.Log.Error("the ledger", "error", err)
+	}
+	if err := c.settle(ctx); err != nil {
+		c.Log.Error("finding out which acts happened", "error", err)
 	}
 }

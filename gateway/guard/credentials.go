@@ -154,7 +154,7 @@ func unknownPolicy(c *policies.Credential, now time.Time) policies.UnknownCreden
 
 // unapproved tells of a credential that was left out.
 func (v *visit) unapproved(p presented) {
-	v.guard.count(v.now, ControlSessions, rules.Refuse, policies.ReasonUnapprovedCredential, "", false, v.session != nil)
+	v.count(ControlSessions, policies.Verdict{Action: rules.Refuse, Reason: policies.ReasonUnapprovedCredential}, false, v.session != nil)
 }
 
 // forwardHeaders leaves out every header field that carries a credential, unless

@@ -72,7 +72,7 @@ func (v *visit) judgeGrants(a *answer) *refusal {
 		}
 	}
 	if (deleted || v.class == detectors.Logout && a.status < 400) && v.session != nil && v.session.Kind == auth.BrowserSession {
-		if _, err := g.Sessions.End(v.r.Context(), v.session.ID, auth.Act{By: "backend"}, v.now); err != nil {
+		if _, err := g.endSession(v.r.Context(), v.session.ID, "backend", false); err != nil {
 			g.Log.Error("ending a session", "error", err)
 		}
 		v.cookies = append(v.cookies, clearedSessionCookie)
@@ -137,7 +137,7 @@ func (v *visit) judgeMinted(a *answer) *refusal {
 	if len(minted) == 0 {
 		return nil
 	}
-	_, _, err := v.guard.Sessions.Begin(v.r.Context(), auth.Session{
+	_, _, err := v.guard.beginSession(v.r.Context(), auth.Session{
 		Kind: auth.TokenSession, Subject: v.session.Subject, Organization: v.session.Organization,
 		AAL: v.session.AAL, Source: v.source.Address.String(),
 	}, v.bound(minted), v.now)
@@ -180,6 +180,7 @@ type completion struct {
 	ambiguous   bool
 	size        int64
 	outcome     detectors.Outcome
+	old         [][16]byte // digests of name by earlier keys
 }
 
 // complete decides on an accepted login and, if it stands, begins our session.
@@ -202,7 +203,8 @@ func (v *visit) complete(c completion) *refusal {
 		e.AccountSince = person.FirstSeen
 	}
 	if e.Name.Digest.IsZero() && len(c.identity.Names) > 0 {
-		e.Name.Digest = g.nameDigest(c.identity.Names[0])
+		all := g.nameDigests(c.identity.Names[0])
+		e.Name.Digest, c.old = all[0], all[1:]
 	}
 	if c.kind == detectors.Door && e.Device.ID == "" {
 		if e.Device, err = v.device(c.identity.Subject); err != nil {
@@ -230,7 +232,7 @@ func (v *visit) begin(c completion, e detectors.Event) *refusal {
 	if _, err := g.Directory.Learn(ctx, auth.Person{
 		Subject: id.Subject, Organization: id.Organization, Names: id.Names, Mail: id.Mail, Roles: id.Roles,
 		Language: id.Language, TimeZone: id.TimeZone,
-	}, e.Name.Digest, v.now); err != nil {
+	}, e.Name.Digest, v.now, c.old...); err != nil {
 		return fail("directory", err)
 	}
 	cookie, view, err := g.Devices.Complete(ctx, v.crumbs.device, id.Subject, v.now)
@@ -238,7 +240,7 @@ func (v *visit) begin(c completion, e detectors.Event) *refusal {
 		return fail("devices", err)
 	}
 	old := v.session
-	s, token, err := g.Sessions.Begin(ctx, auth.Session{
+	s, token, err := g.beginSession(ctx, auth.Session{
 		Kind: auth.BrowserSession, Subject: id.Subject, Organization: id.Organization, Device: view.ID,
 		AAL: 1, Source: v.source.Address.String(),
 	}, v.bound(c.credentials), v.now)
@@ -246,7 +248,7 @@ func (v *visit) begin(c completion, e detectors.Event) *refusal {
 		return fail("beginning a session", err)
 	}
 	if old != nil && old.Kind == auth.BrowserSession && old.ID != s.ID {
-		if _, err := g.Sessions.End(ctx, old.ID, auth.Act{By: "login"}, v.now); err != nil && !errors.Is(err, auth.ErrNoSession) && !errors.Is(err, auth.ErrSessionEnded) {
+		if _, err := g.endSession(ctx, old.ID, "login", false); err != nil && !errors.Is(err, auth.ErrNoSession) && !errors.Is(err, auth.ErrSessionEnded) {
 			g.Log.Error("ending the previous session", "error", err)
 		}
 	}

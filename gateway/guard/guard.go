@@ -29,10 +29,13 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/kidoban/kidoban/auth"
 	"github.com/kidoban/kidoban/detectors"
 	"github.com/kidoban/kidoban/gateway/attempt"
 	"github.com/kidoban/kidoban/gateway/limits"
+	"github.com/kidoban/kidoban/gateway/record"
 	"github.com/kidoban/kidoban/gateway/stream"
 	"github.com/kidoban/kidoban/policies"
 	"github.com/kidoban/kidoban/rules"
@@ -103,16 +106,25 @@ type Core struct {
 	Limiter   *limits.Limiter
 	Attempts  *limits.Attempts
 	Stream    *stream.Stream
+	Record    *record.Log
 	Sockets   *Sockets
-	Locator   Locator                           // nil: ASN and country are unknown
-	Digest    func(label, text string) [16]byte // keyed
+	Locator   Locator                             // nil: ASN and country are unknown
+	Digest    func(label, text string) [16]byte   // keyed
+	Digests   func(label, text string) [][16]byte // by all keys that are good, the current first
 	Now       func() time.Time
 	Log       *slog.Logger
 
 	subscriptions atomic.Pointer[[]Subscription]
 
-	shared bool // other nodes change the database too
-	behind bool // the last reconciliation failed; owned by Run
+	// RecordOptional lets log-ins and operators' acts go on while the record cannot be
+	// written. They are then not on it.
+	RecordOptional atomic.Bool
+
+	node    string
+	shared  bool // other nodes change the database too
+	behind  bool // the last reconciliation failed; owned by follow
+	intents intents
+	noting  *rate.Limiter // of rules' decisions, on the record one by one
 
 	// Counted is told of every verdict stricter than allow; nil: nobody is.
 	Counted func(c Control, a rules.Action, reason policies.Reason, observed bool)
@@ -392,7 +404,7 @@ func (v *visit) limited() *refusal {
 	}
 	d := g.Limiter.Take(context.WithoutCancel(v.r.Context()), charges)
 	for range d.Shadow {
-		g.count(v.now, ControlLimits, rules.Refuse, policies.ReasonLimit, "", true, v.session != nil)
+		v.count(ControlLimits, policies.Verdict{Action: rules.Refuse, Reason: policies.ReasonLimit}, true, v.session != nil)
 	}
 	if d.Allowed {
 		return nil
@@ -441,17 +453,22 @@ func (v *visit) limitKey(kind limits.KeyKind) (string, bool) {
 // conclude counts a verdict that is stricter than allow and turns it into a
 // refusal, unless it is only observed.
 func (v *visit) conclude(c Control, verdict policies.Verdict, observed bool) *refusal {
-	v.guard.count(v.now, c, verdict.Action, verdict.Reason, verdict.Rule, observed, v.session != nil)
+	v.count(c, verdict, observed, v.session != nil)
 	if observed {
 		return nil
 	}
 	return v.refusal(verdict)
 }
 
-func (g *Guard) count(at time.Time, c Control, a rules.Action, reason policies.Reason, rule rules.ID, observed, device bool) {
-	g.Ledger.Count(at, string(c), a, reason, rule, observed, device)
+// count counts a verdict in the ledger, and on the record if it was acted on.
+func (v *visit) count(c Control, x policies.Verdict, observed, device bool) {
+	g := v.guard
+	g.Ledger.Count(v.now, string(c), x.Action, x.Reason, x.Rule, observed, device)
 	if g.Counted != nil {
-		g.Counted(c, a, reason, observed)
+		g.Counted(c, x.Action, x.Reason, observed)
+	}
+	if !observed {
+		g.Record.Count(record.Denial{Time: v.now, Kind: denialPrefix + string(c), Reason: string(x.Reason), Key: v.source.Network.String()})
 	}
 }
 

@@ -17,7 +17,10 @@ import (
 
 	"github.com/kidoban/kidoban/detectors"
 	"github.com/kidoban/kidoban/gateway/guard"
+	"github.com/kidoban/kidoban/gateway/limits"
+	"github.com/kidoban/kidoban/gateway/record"
 	"github.com/kidoban/kidoban/gateway/storage"
+	"github.com/kidoban/kidoban/gateway/stream"
 	"github.com/kidoban/kidoban/policies"
 	"github.com/kidoban/kidoban/rules"
 )
@@ -27,6 +30,7 @@ type gate struct {
 	*httptest.Server
 	core *guard.Core
 	db   *storage.DB
+	dir  string
 
 	mu     sync.Mutex
 	now    time.Time
@@ -67,6 +71,23 @@ func observing(t *testing.T) option {
 	}
 }
 
+// settings are of a node alone, with its record in dir.
+func settings(t testing.TB, dir string, keys *storage.Keyring, now func() time.Time, log *slog.Logger) guard.Settings {
+	t.Helper()
+	paper, err := record.Open(filepath.Join(dir, "record"), record.Config{Node: "test", Reserve: -1, Now: now, Log: log, Keys: func() []record.Key {
+		k := keys.Current(storage.Seal)
+		return []record.Key{{ID: k.ID, Secret: k.Bytes}}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { paper.Close() })
+	return guard.Settings{
+		Node: "test", Stream: stream.New("test", uint64(now().UnixMicro()), now), Record: paper,
+		Limiter: limits.New(limits.NewStore(0, now), now), Attempts: limits.NewAttempts(0), Now: now, Log: log,
+	}
+}
+
 func newGate(t *testing.T, preset string, backend http.Handler, options ...option) *gate {
 	t.Helper()
 	ctx := context.Background()
@@ -85,7 +106,8 @@ func newGate(t *testing.T, preset string, backend http.Handler, options ...optio
 	if err != nil {
 		t.Fatal(err)
 	}
-	core, err := guard.Open(ctx, db, keys, guard.Settings{Node: "test", Now: g.clock, Log: log})
+	g.dir = dir
+	core, err := guard.Open(ctx, db, keys, settings(t, dir, keys, g.clock, log))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,6 +116,7 @@ func newGate(t *testing.T, preset string, backend http.Handler, options ...optio
 		t.Fatal(faults)
 	}
 	core.Rules.Store(set)
+	core.Recall(ctx, "")
 	g.core, g.db = core, db
 	core.Stream.Subscribe(func(e detectors.Event) {
 		g.mu.Lock()

@@ -10,6 +10,7 @@ import (
 	"github.com/kidoban/kidoban/detectors"
 	"github.com/kidoban/kidoban/gateway/attempt"
 	"github.com/kidoban/kidoban/gateway/limits"
+	"github.com/kidoban/kidoban/gateway/record"
 	"github.com/kidoban/kidoban/policies"
 	"github.com/kidoban/kidoban/rules"
 )
@@ -27,8 +28,9 @@ type login struct {
 // typed is one name that the request could be read to carry.
 type typed struct {
 	name    detectors.Name
-	account string    // the subject behind it, as far as the directory knows
-	since   time.Time // when the gate first saw that account
+	account string     // the subject behind it, as far as the directory knows
+	since   time.Time  // when the gate first saw that account
+	old     [][16]byte // digests of the name by earlier keys
 }
 
 // countedLogin is how the ledger names decisions about log-ins, apart from those
@@ -98,19 +100,20 @@ func (v *visit) meet() *refusal {
 	g, l := v.guard, v.login
 	seen := make(map[detectors.Digest]bool, len(l.attempt.Pairs))
 	for _, p := range l.attempt.Pairs {
-		digest := g.nameDigest(p.Name)
+		all := g.nameDigests(p.Name)
+		digest := detectors.Digest(all[0])
 		if seen[digest] {
 			continue
 		}
 		seen[digest] = true
-		account, since, _, err := g.Directory.ByTyped(v.r.Context(), digest)
+		account, since, _, err := g.Directory.ByTyped(v.r.Context(), digest, all[1:]...)
 		if err != nil {
 			g.Log.Error("directory", "error", err)
 			if v.guards() {
 				return v.refuse(ControlSessions, unavailable)
 			}
 		}
-		l.names = append(l.names, typed{detectors.Name{Digest: digest}, account, since})
+		l.names = append(l.names, typed{detectors.Name{Digest: digest}, account, since, all[1:]})
 	}
 	if len(l.names) == 0 {
 		l.names = []typed{{}}
@@ -141,6 +144,12 @@ func (v *visit) device(subject string) (detectors.Device, error) {
 // nameDigest is the keyed hash of a name's canonical form.
 func (g *Guard) nameDigest(name string) detectors.Digest {
 	return g.Digest("name", auth.CanonicalName(name))
+}
+
+// nameDigests are the hashes of a name under all keys, the current one first: a
+// name that was learned before a rotation is found under the key of then.
+func (g *Guard) nameDigests(name string) [][16]byte {
+	return g.Digests("name", auth.CanonicalName(name))
 }
 
 // event is what happened to one typed name.
@@ -242,10 +251,15 @@ func (v *visit) charges() []limits.AttemptCharge {
 func (v *visit) register(found []rules.Finding, e detectors.Event) {
 	for _, f := range found {
 		for _, d := range policies.DecisionsOf(f, e) {
-			_, err := v.guard.Decisions.Register(context.WithoutCancel(v.r.Context()), d, v.now)
+			ctx := context.WithoutCancel(v.r.Context())
+			r, err := v.guard.Decisions.Register(ctx, d, v.now)
 			var held *policies.HeldOffError
 			if err != nil && !errors.As(err, &held) {
 				v.guard.Log.Error("registering a decision", "rule", f.Rule, "error", err)
+			}
+			if r.Change == policies.Registered {
+				v.guard.tellNodes(topicDecisions)
+				v.guard.decided(ctx, r.Decision)
 			}
 		}
 	}
@@ -376,7 +390,7 @@ func (v *visit) accepted(a *answer, id policies.Identity, fresh []presented, out
 	}
 	refusal := v.complete(completion{
 		kind: detectors.Login, identity: id, credentials: fresh, name: succeeded.name, device: device,
-		ambiguous: v.ambiguous, size: l.attempt.Size, outcome: detectors.Success,
+		ambiguous: v.ambiguous, size: l.attempt.Size, outcome: detectors.Success, old: succeeded.old,
 	})
 	if refusal != nil {
 		return refusal
@@ -421,6 +435,7 @@ func (v *visit) after(e detectors.Event) (policies.Verdict, bool) {
 	found := g.Rules.Load().Evaluate(rules.LoginAfter, e, g.Detectors.Assess(e))
 	v.register(found, e)
 	if e.Outcome != detectors.Success {
+		g.Record.Count(record.Denial{Time: v.now, Kind: loginPrefix + string(e.Outcome), Key: v.source.Network.String()})
 		return policies.Verdict{}, false
 	}
 	enforced, shadow := g.Decisions.Match(v.loginSubject(string(e.Account), e.Device), v.now)
@@ -440,7 +455,7 @@ func (v *visit) concludeLogin(x policies.Verdict, observed bool, e detectors.Eve
 	if x.Reason == policies.ReasonLimit {
 		c = ControlAttempts
 	}
-	v.guard.count(v.now, c, x.Action, x.Reason, x.Rule, observed, e.Device.Known())
+	v.count(c, x, observed, e.Device.Known())
 	switch {
 	case observed:
 		return nil
@@ -494,7 +509,7 @@ func (v *visit) observe(a *answer) {
 			if p, err := g.Directory.Learn(v.r.Context(), auth.Person{
 				Subject: id.Subject, Organization: id.Organization, Names: id.Names, Mail: id.Mail,
 				Roles: id.Roles, Language: id.Language, TimeZone: id.TimeZone,
-			}, e.Name.Digest, v.now); err == nil {
+			}, e.Name.Digest, v.now, v.login.names[0].old...); err == nil {
 				e.AccountSince = p.FirstSeen
 			}
 		}

@@ -38,7 +38,7 @@ var unavailable = policies.Verdict{Action: rules.Refuse, Reason: policies.Reason
 // refuse counts verdict under c and returns its refusal, observed or not: for
 // what the gate cannot let pass whatever the mode.
 func (v *visit) refuse(c Control, verdict policies.Verdict) *refusal {
-	v.guard.count(v.now, c, verdict.Action, verdict.Reason, verdict.Rule, false, v.session != nil)
+	v.count(c, verdict, false, v.session != nil)
 	return v.refusal(verdict)
 }
 

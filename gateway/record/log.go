@@ -431,6 +431,9 @@ func (l *Log) Status() Status {
 	return s
 }
 
+// Last is the sequence of the last durable entry; 0: there is none.
+func (l *Log) Last() uint64 { return l.position().last }
+
 func (l *Log) position() position {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -76,6 +76,17 @@ func (s *Stream) Announce(a Announcement) {
 	s.nudge()
 }
 
+// Announces reports whether announcements come and go. Another node's may be cut
+// off all the same.
+func (s *Stream) Announces() bool {
+	if s.link == nil {
+		return false
+	}
+	s.state.Lock()
+	defer s.state.Unlock()
+	return !s.health.degraded()
+}
+
 // OnAnnouncement has hear called with what other nodes announce, one at a time and
 // apart from events, until cancel.
 func (s *Stream) OnAnnouncement(hear func(Announcement)) (cancel func()) {

@@ -23,6 +23,10 @@ const (
 	goodbye = 500 * time.Millisecond
 )
 
+// Budget is how long a client of Redis must be prepared to wait for an answer, to be
+// of use to a stream: longer than a call that waits for news.
+const Budget = newsTime + 2*callTime
+
 // Run exchanges events with the other nodes and tends the journal, until ctx ends
 // or Close; then it says farewell, and returns when all is quiet. It is called
 // once.

@@ -1,0 +1,227 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"go.uber.org/zap"
+
+	"github.com/kidoban/kidoban/gateway/geo"
+	"github.com/kidoban/kidoban/gateway/guard"
+	"github.com/kidoban/kidoban/gateway/watch"
+	"github.com/kidoban/kidoban/policies"
+	"github.com/kidoban/kidoban/rules"
+)
+
+// history is the last good versions of the files of a data directory: of rules, and
+// of policy and presets.
+type history struct{ rules, policies *watch.Keeper }
+
+func openHistory(dataDir string) history {
+	return history{
+		rules:    &watch.Keeper{Dir: filepath.Join(dataDir, "good", "rules")},
+		policies: &watch.Keeper{Dir: filepath.Join(dataDir, "good", "policies")},
+	}
+}
+
+// reader is a history that is only read: a configuration that is being checked, or
+// refused, must leave no trace.
+type reader struct{ *watch.Keeper }
+
+func (reader) Good(string, []byte) error { return nil }
+func (reader) Forget(string) error       { return nil }
+
+// ownPolicies is the folder of the installation's own policy and presets, empty if
+// there is none.
+func (a *App) ownPolicies() fs.FS {
+	if a.Policies == "" {
+		return nothing{}
+	}
+	return os.DirFS(a.Policies)
+}
+
+// nothing is an empty folder.
+type nothing struct{}
+
+func (nothing) Open(name string) (fs.File, error) {
+	return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+}
+
+// loadRules reads the rule files. Of one that does not check the last good version
+// stays in force; the faults say so.
+func (a *App) loadRules(h history) (*rules.Set, []error) {
+	if a.Rules == "" {
+		return rules.Load(rules.Shipped)
+	}
+	return rules.LoadWithHistory(layered{os.DirFS(a.Rules), rules.Shipped}, h.rules)
+}
+
+// loadPolicies reads policy and presets for the handlers, and has them guard by
+// these from now on.
+func (a *App) loadPolicies(core *guard.Core, h rules.History) (faults []error) {
+	policy, left, err := policies.LoadPolicyWithHistory(a.ownPolicies(), h)
+	if err != nil {
+		return []error{err} // what is in force stays
+	}
+	if left != nil {
+		faults = append(faults, left)
+	}
+	for _, handler := range a.handlers {
+		b, left, err := policies.LoadBackendWithHistory(handler.Backend, a.ownPolicies(), h)
+		if fault := errors.Join(left, err); fault != nil {
+			faults = append(faults, fault)
+		}
+		if err != nil {
+			b = handler.backend.Load()
+		}
+		handler.use(core, b, policy)
+	}
+	return faults
+}
+
+// files is what the latest configuration reads from files, and watches.
+type files struct {
+	history history
+
+	mu     sync.Mutex // held while files are read; guards all below
+	apps   []*App     // that hold the runtime, the latest last
+	faults []error    // what was left out
+	stop   context.CancelFunc // of the watcher
+}
+
+// configure applies what may change with a reload: the logger, rules, policy,
+// presets and geo files. It is called before the app's first request.
+func (rt *runtime) configure(a *App) {
+	rt.files.mu.Lock()
+	defer rt.files.mu.Unlock()
+	rt.files.apps = append(rt.files.apps, a)
+	rt.applyLocked(a)
+}
+
+// release takes a configuration out. Where it was the latest, and one before is
+// still in use, that one applies again: a reload that failed changes nothing.
+func (rt *runtime) release(a *App) {
+	rt.files.mu.Lock()
+	defer rt.files.mu.Unlock()
+	apps := rt.files.apps
+	for i, other := range apps {
+		if other != a {
+			continue
+		}
+		rt.files.apps = append(apps[:i:i], apps[i+1:]...)
+		if last := len(apps) - 1; i == last && last > 0 {
+			rt.applyLocked(apps[last-1])
+		}
+		return
+	}
+}
+
+func (rt *runtime) applyLocked(a *App) {
+	rt.unwatchLocked()
+	rt.log.set(a.logger)
+	rt.core.RecordOptional.Store(a.RecordOptional)
+	rt.core.Subscribe(a.subscriptions)
+	rt.hooks.Use(a.senders)
+	var paths []string
+	if a.Rules != "" {
+		paths = append(paths, a.Rules)
+	}
+	if a.Policies != "" {
+		paths = append(paths, a.Policies, filepath.Join(a.Policies, "backends"))
+	}
+	var watcher *watch.Watcher
+	if len(paths) > 0 { // before reading: what changes meanwhile is told
+		watcher = watch.New(paths, func() { rt.reread(a) }, watch.Options{Error: func(err error) {
+			a.logger.Warn("watching rules and policies: changes may be noticed late or not at all", zap.Error(err))
+		}})
+	}
+	rt.readLocked(a)
+	if watcher == nil {
+		return
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	rt.files.stop = stop
+	rt.watchers.Go(func() { _ = watcher.Run(ctx) }) // it ends with ctx
+}
+
+// unwatchLocked stops the watcher. It may be waiting for the lock to read files, so
+// its end is not waited for; reread looks whether its configuration still counts.
+func (rt *runtime) unwatchLocked() {
+	if rt.files.stop != nil {
+		rt.files.stop()
+		rt.files.stop = nil
+	}
+}
+
+// reread reads the files of a again, if that is still the latest configuration.
+func (rt *runtime) reread(a *App) {
+	rt.files.mu.Lock()
+	defer rt.files.mu.Unlock()
+	if apps := rt.files.apps; len(apps) > 0 && apps[len(apps)-1] == a && rt.files.stop != nil {
+		a.logger.Info("rule or policy files changed")
+		rt.readLocked(a)
+	}
+}
+
+func (rt *runtime) readLocked(a *App) {
+	set, faults := a.loadRules(rt.files.history)
+	if old := rt.core.Rules.Load(); old != nil {
+		set.Adopt(old)
+	}
+	rt.core.Rules.Store(set)
+	faults = append(faults, a.loadPolicies(rt.core, rt.files.history.policies)...)
+	places, err := geo.Open(a.GeoIP)
+	if err != nil {
+		faults = append(faults, err)
+	}
+	rt.places.Store(places)
+	for _, fault := range faults {
+		a.logger.Error("left out", zap.Error(fault))
+	}
+	rt.files.faults = append(faults, a.cautions...)
+}
+
+// faulty is what was left out of the configuration, and why.
+func (rt *runtime) faulty() []error {
+	rt.files.mu.Lock()
+	defer rt.files.mu.Unlock()
+	return append(rt.files.faults[:len(rt.files.faults):len(rt.files.faults)], rt.core.Rules.Load().Errors()...)
+}
+
+// layered is a file system in which files of the first hide those of the second.
+type layered [2]fs.FS
+
+func (l layered) Open(name string) (fs.File, error) {
+	f, err := l[0].Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return l[1].Open(name)
+	}
+	return f, err
+}
+
+// ReadDir lists the files of both.
+func (l layered) ReadDir(name string) ([]fs.DirEntry, error) {
+	own, err := fs.ReadDir(l[0], name)
+	if err != nil {
+		return nil, fmt.Errorf("the folder of rules: %w", err)
+	}
+	shipped, err := fs.ReadDir(l[1], name)
+	if err != nil {
+		return nil, err
+	}
+	seen := make(map[string]bool, len(own))
+	for _, e := range own {
+		seen[e.Name()] = true
+	}
+	for _, e := range shipped {
+		if !seen[e.Name()] {
+			own = append(own, e)
+		}
+	}
+	return own, nil
+}
