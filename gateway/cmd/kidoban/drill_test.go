@@ -66,6 +66,7 @@ type node struct {
 	file      string   // its Caddyfile
 	options   []string // lines of the kidoban block
 	backend   string
+	socket    *os.File // of the site, handed over as systemd does; nil: the node opens its own
 
 	cmd  *exec.Cmd
 	done chan struct{}
@@ -106,6 +107,10 @@ func (n *node) configure(options ...string) {
 }
 
 func (n *node) caddyfile() string {
+	bind := ""
+	if n.socket != nil {
+		bind = "bind fd/3"
+	}
 	return fmt.Sprintf(`{
 	admin unix/%[1]s/admin.sock
 	persist_config off
@@ -128,6 +133,7 @@ func (n *node) caddyfile() string {
 	}
 }
 http://%[4]s {
+	%[8]s
 	kidoban {
 		backend chatcore
 	}
@@ -140,7 +146,22 @@ http://%[6]s {
 		key drill %[7]s role admin
 	}
 }
-`, n.dir, n.name, strings.Join(n.options, "\n\t\t"), n.site, n.backend, n.operators, drillKey)
+`, n.dir, n.name, strings.Join(n.options, "\n\t\t"), n.site, n.backend, n.operators, drillKey, bind)
+}
+
+// activate has the node get its site's socket from outside, as from systemd.
+func (n *node) activate() {
+	n.t.Helper()
+	l, err := net.Listen("tcp", n.site)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	defer l.Close()
+	if n.socket, err = l.(*net.TCPListener).File(); err != nil {
+		n.t.Fatal(err)
+	}
+	n.t.Cleanup(func() { n.socket.Close() })
+	n.configure(n.options...)
 }
 
 // start runs the node and returns when it answers its operators.
@@ -164,6 +185,9 @@ func (n *node) launch() error {
 	cmd := &exec.Cmd{Path: exe, Args: args, Dir: n.dir}
 	cmd.Env = append(os.Environ(), "HOME="+n.dir, "XDG_DATA_HOME="+n.dir, "XDG_CONFIG_HOME="+n.dir)
 	cmd.Stdout, cmd.Stderr = n, n
+	if n.socket != nil {
+		cmd.ExtraFiles = []*os.File{n.socket} // descriptor 3
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		return err
@@ -340,4 +364,19 @@ func (v *visitor) try(ctx context.Context, n *node, name, password string) (int,
 func (v *visitor) me(ctx context.Context, n *node) (int, error) {
 	status, _, err := v.do(ctx, n, http.MethodGet, "/v2/me", nil)
 	return status, err
+}
+
+// reload has the node take its Caddyfile anew, as `kidoban reload` does.
+func (n *node) reload() ([]byte, error) {
+	return kidoban(n.dir, "reload", "--force", "--config", n.file, "--adapter", "caddyfile", "--address", "unix/"+n.dir+"/admin.sock")
+}
+
+// kidoban runs a command of the program in dir.
+func kidoban(dir string, args ...string) ([]byte, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := &exec.Cmd{Path: exe, Args: append([]string{"kidoban"}, args...), Dir: dir, Env: append(os.Environ(), "HOME="+dir)}
+	return cmd.CombinedOutput()
 }
