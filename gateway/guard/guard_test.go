@@ -31,6 +31,7 @@ type gate struct {
 	core *guard.Core
 	db   *storage.DB
 	dir  string
+	keys *storage.Keyring
 
 	mu     sync.Mutex
 	now    time.Time
@@ -106,7 +107,7 @@ func newGate(t *testing.T, preset string, backend http.Handler, options ...optio
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.dir = dir
+	g.dir, g.keys = dir, keys
 	core, err := guard.Open(ctx, db, keys, settings(t, dir, keys, g.clock, log))
 	if err != nil {
 		t.Fatal(err)
