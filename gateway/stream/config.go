@@ -1,10 +1,12 @@
 package stream
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -12,12 +14,14 @@ import (
 
 // Config says what a stream needs. Node, Incarnation and Now are required.
 type Config struct {
-	// Node is the name of this node, 1 to 64 bytes. No two nodes have the same.
+	// Node is the name of this node: 1 to 64 bytes of UTF-8 without control
+	// characters. No two nodes have the same.
 	Node string
 	// Incarnation differs at each start of the process; the microseconds of the
 	// start are good.
 	Incarnation uint64
-	// Now is the clock.
+	// Now is the clock, with a monotonic reading if there is one, as time.Now has:
+	// intervals are then right when the clock is set.
 	Now func() time.Time
 	// Log is told what operators must know; nil: nobody is.
 	Log *slog.Logger
@@ -30,17 +34,17 @@ type Config struct {
 	// Prefix begins the keys in Redis; default "{kidoban}", with the hash tag that
 	// keeps them together in a cluster.
 	Prefix string
-	// Entries is how many entries Redis keeps of the stream, roughly; default 65,536.
-	// An entry holds one event or, under load, up to 16 KiB of them.
+	// Entries is how many entries Redis keeps of the stream, roughly; default 16,384:
+	// 256 MiB at most. An entry holds one event or, under load, up to 16 KiB of them.
 	Entries int64
 
-	// Dir is where the journal is kept, of this node alone; empty: in memory.
+	// Dir is where the journal is kept, by this process alone; empty: in memory.
 	Dir string
 	// JournalBytes bounds the journal; default 1 GiB, in memory 16 MiB. At least
 	// 256 KiB.
 	JournalBytes int64
 	// JournalAge is how long events are kept, for they tell of people; default 30
-	// days.
+	// days. They go in groups, an eighth later at most.
 	JournalAge time.Duration
 
 	// History is how far back a node wants events of senders it hears of for the
@@ -55,8 +59,8 @@ type Config struct {
 
 // complete checks c and fills in what is not said.
 func (c *Config) complete() error {
-	if c.Node == "" || len(c.Node) > nodeBytes {
-		return fmt.Errorf("stream: the node's name %q: want 1 to %d bytes", c.Node, nodeBytes)
+	if !validNode(c.Node) {
+		return fmt.Errorf("stream: the node's name %q: want 1 to %d bytes of UTF-8 without control characters", c.Node, nodeBytes)
 	}
 	if c.Now == nil {
 		return errors.New("stream: no clock: set Config.Now")
@@ -81,7 +85,7 @@ func (c *Config) complete() error {
 	if c.Prefix == "" {
 		c.Prefix = "{kidoban}"
 	}
-	set(&c.Entries, 1<<16)
+	set(&c.Entries, 1<<14)
 	if c.Dir == "" {
 		set(&c.JournalBytes, 16<<20)
 	}
@@ -114,7 +118,9 @@ func New(node string, incarnation uint64, now func() time.Time) *Stream {
 }
 
 // Open opens a node's stream. It reads the journal, and does not wait for Redis.
-// Until Run it works alone: what is published is sent when Run runs.
+// Until Run it works alone: what is published is sent when Run runs. A disk that
+// cannot be read or written is no error: Status and the log tell of it, and events
+// are kept in memory. Errors are mistakes of the configuration.
 func Open(c Config) (*Stream, error) {
 	if err := c.complete(); err != nil {
 		return nil, err
@@ -123,10 +129,10 @@ func Open(c Config) (*Stream, error) {
 	if c.Redis != nil {
 		link = &redisLink{client: c.Redis, keys: [logs]string{c.Prefix + ":events", c.Prefix + ":repair"}, lengths: [logs]int64{c.Entries, repairEntries}}
 	}
-	return open(c, link)
+	return open(c, link, newFile)
 }
 
-func open(c Config, link transport) (*Stream, error) {
+func open(c Config, link transport, newFile func(string) (file, error)) (*Stream, error) {
 	now := c.Now()
 	s := &Stream{
 		Config: c, self: senderID{c.Node, c.Incarnation}, link: link,
@@ -135,16 +141,13 @@ func open(c Config, link transport) (*Stream, error) {
 	}
 	s.journal = &journal{
 		dir: c.Dir, self: s.self, max: c.JournalBytes, age: c.JournalAge, log: c.Log,
-		segmentMax: min(max(c.JournalBytes/64, smallestSegment), largestSegment),
-		begin:      s.beginning, holds: s.unsentIn, dropped: s.droppedSegment,
+		newFile: newFile, segmentMax: min(max(c.JournalBytes/64, smallestSegment), largestSegment),
+		begin: s.beginning, holds: s.unsentIn, dropped: s.droppedSegment,
 	}
 	if c.Dir != "" {
 		s.journal.dir = filepath.Clean(c.Dir)
 	}
-	r, err := s.journal.open()
-	if err != nil {
-		return nil, fmt.Errorf("stream: opening the journal of events in %s: %w", c.Dir, err)
-	}
+	r := s.journal.open(now)
 	if r.cut > 0 || r.damaged > 0 {
 		c.Log.Warn("the events' journal was repaired", "dir", c.Dir, "bytes_cut", r.cut, "frames_skipped", r.damaged)
 	}
@@ -158,20 +161,22 @@ func open(c Config, link transport) (*Stream, error) {
 			one.gaps[i].noticed = now
 		}
 		if sent, unfinished := r.mark.sent[id.incarnation]; id.node == c.Node && unfinished && sent < one.through && link != nil {
-			s.sent.older = append(s.sent.older, older{id.incarnation, sent, one.through})
+			s.sent.older = append(s.sent.older, &life{incarnation: id.incarnation, sent: sent, top: sent, through: one.through})
 		}
 	}
-	s.sent.sortOlder()
+	slices.SortFunc(s.sent.older, func(a, b *life) int { return cmp.Compare(a.incarnation, b.incarnation) })
+	s.sent.own = &life{incarnation: c.Incarnation}
 	s.all.at(s.self).last = now
 	s.hints.pending = make(map[hintKey]uint64)
 	s.hints.arrived = make(map[hintKey]uint64)
 	s.hints.news = make(chan struct{}, 1)
 	if link == nil {
 		close(s.ready)
-		s.caught.Do(func() {})
+		s.health.ready = true
 	} else {
 		err := errors.New("not connected yet")
 		s.health.send, s.health.receive, s.health.since = err, err, now
 	}
+	s.journal.prepare(now)
 	return s, nil
 }

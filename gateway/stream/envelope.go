@@ -4,7 +4,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 const (
@@ -43,6 +46,12 @@ type senderID struct {
 	incarnation uint64
 }
 
+// validNode reports whether a name may be a node's. Names are shown to operators
+// and go through JSON.
+func validNode(name string) bool {
+	return name != "" && len(name) <= nodeBytes && utf8.ValidString(name) && !strings.ContainsFunc(name, unicode.IsControl)
+}
+
 func (id senderID) String() string { return fmt.Sprintf("%s/%d", id.node, id.incarnation) }
 
 func (id senderID) compare(other senderID) int {
@@ -72,7 +81,7 @@ func appendID(b []byte, id senderID) []byte {
 
 func (d *decoder) id() senderID {
 	node := d.text(nodeBytes)
-	if node == "" {
+	if !validNode(node) {
 		d.fail(errCanonical)
 	}
 	return senderID{node, d.uvarint()}

@@ -1,8 +1,10 @@
 package stream
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -26,7 +28,26 @@ const (
 	smallestSegment = 64 << 10
 	largestSegment  = 4 << 20
 	segmentSuffix   = ".journal"
+	// healBytes is the most that is written to a disk that is well again while
+	// events wait for it.
+	healBytes = 64 << 10
 )
+
+// file is a segment's file while it is written.
+type file interface {
+	io.WriteCloser
+	Truncate(size int64) error
+	Sync() error
+}
+
+// newFile makes a file that was not there.
+func newFile(path string) (file, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
 
 // journal is the events that a node has seen, in the order in which it delivered
 // them. Its methods never fail: what the disk does not take goes to memory.
@@ -37,12 +58,13 @@ type journal struct {
 	segmentMax int64
 	age        time.Duration
 	log        *slog.Logger
-	begin      func() [][]byte      // payloads that a segment begins with
-	holds      func(*segment) bool  // whether it holds own events that Redis has not taken
-	dropped    func(*segment, bool) // one went, for the journal's bound (true) or its age
+	newFile    func(path string) (file, error)
+	begin      func() [][]byte     // payloads that a segment begins with
+	holds      func(*segment) bool // whether it holds own events that Redis has not taken
+	dropped    func(*segment)      // one went, for the journal's bound or its age
 
 	mu       sync.Mutex
-	segments []*segment // oldest first; the last one is written
+	segments []*segment // oldest first; the last one is written, and those in memory are the last
 	number   uint64     // of the next segment
 	unsynced []*segment // ended, their files open until fsync
 	dirty    bool       // the segment being written has not all been synced
@@ -84,7 +106,9 @@ func (j *journal) append(payload []byte, id senderID, lo, hi uint64, from, to, n
 func (j *journal) current(n int64, now time.Time) *segment {
 	if len(j.segments) > 0 {
 		s := j.segments[len(j.segments)-1]
-		full := s.size+n > j.segmentMax && s.count > 0
+		// One whose beginning alone is too large takes as much again, or each payload
+		// would begin another.
+		full := s.size+n > j.segmentMax && s.size >= 2*s.head
 		if !s.ended && !full {
 			return s
 		}
@@ -96,6 +120,7 @@ func (j *journal) current(n int64, now time.Time) *segment {
 // start begins a segment. With j.mu.
 func (j *journal) start(now time.Time) *segment {
 	s := newSegment(j.number)
+	s.began = now
 	j.number++
 	b := slices.Clone(segmentMagic)
 	for _, p := range j.begin() {
@@ -109,7 +134,7 @@ func (j *journal) start(now time.Time) *segment {
 	if s.path == "" {
 		s.buf = b
 	}
-	s.size = int64(len(b))
+	s.size, s.head = int64(len(b)), int64(len(b))
 	j.segments = append(j.segments, s)
 	j.bound()
 	return s
@@ -117,19 +142,37 @@ func (j *journal) start(now time.Time) *segment {
 
 // create makes the file of s with its first bytes. With j.mu.
 func (j *journal) create(s *segment, b []byte) error {
-	path := filepath.Join(j.dir, fmt.Sprintf("%016d%s", s.number, segmentSuffix))
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	f, path, err := j.write(s.number, b)
+	if err == nil {
+		s.path, s.file, s.buf = path, f, nil
+		j.dirty = true
+	}
+	return err
+}
+
+// write makes the file of a segment. What it could not finish it removes; where
+// that fails too the remains are no obstacle, for no number is used twice.
+func (j *journal) write(number uint64, b []byte) (file, string, error) {
+	path := filepath.Join(j.dir, fmt.Sprintf("%016d%s", number, segmentSuffix))
+	f, err := j.newFile(path)
 	if err != nil {
-		return err
+		return nil, "", err
 	}
 	if _, err := f.Write(b); err != nil {
-		f.Close()
-		os.Remove(path)
-		return err
+		return nil, "", errors.Join(err, f.Close(), os.Remove(path))
 	}
-	s.path, s.file, s.buf = path, f, nil
-	j.dirty = true
-	return nil
+	return f, path, nil
+}
+
+// prepare begins the segment that the first event will go to, so that it is known
+// whether the disk takes it.
+func (j *journal) prepare(now time.Time) {
+	if j.dir == "" {
+		return
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.start(now)
 }
 
 // put writes a frame to s, or to a segment in memory when the disk takes none,
@@ -195,9 +238,9 @@ func (j *journal) bound() {
 	for {
 		disk, memory := j.bytes()
 		switch {
-		case memory > most && j.drop(true, func(s *segment) bool { return s.path == "" }):
+		case memory > most && j.drop(func(s *segment) bool { return s.path == "" }):
 		case j.dir != "" && (disk > j.max || len(j.segments) > mostSegments) &&
-			j.drop(true, func(s *segment) bool { return s.path != "" }):
+			j.drop(func(s *segment) bool { return s.path != "" }):
 		default:
 			return
 		}
@@ -206,7 +249,7 @@ func (j *journal) bound() {
 
 // drop lets go of the oldest segment that may go: one that others need not, if
 // there is one. It never takes the one being written. With j.mu.
-func (j *journal) drop(forced bool, may func(*segment) bool) bool {
+func (j *journal) drop(may func(*segment) bool) bool {
 	pick := -1
 	for i, s := range j.segments[:max(len(j.segments)-1, 0)] {
 		if !may(s) {
@@ -223,11 +266,11 @@ func (j *journal) drop(forced bool, may func(*segment) bool) bool {
 	if pick < 0 {
 		return false
 	}
-	j.remove(pick, forced)
+	j.remove(pick)
 	return true
 }
 
-func (j *journal) remove(i int, forced bool) {
+func (j *journal) remove(i int) {
 	s := j.segments[i]
 	j.segments = slices.Delete(j.segments, i, i+1)
 	if s.path != "" {
@@ -237,23 +280,23 @@ func (j *journal) remove(i int, forced bool) {
 	} else if j.dir != "" {
 		j.unkept += s.count
 	}
-	j.dropped(s, forced)
+	j.dropped(s)
 }
 
 // tend does what need not be done at once: fsync, age, and trying the disk again.
 // The caller does not hold up events meanwhile.
 func (j *journal) tend(now time.Time) {
 	j.mu.Lock()
-	for len(j.segments) > 0 && (len(j.segments) > 1 || j.segments[0].ended) && j.age > 0 && j.segments[0].stamp.Before(now.Add(-j.age)) {
-		j.remove(0, false)
+	for len(j.segments) > 0 && (len(j.segments) > 1 || j.segments[0].ended) && j.segments[0].stamp.Before(now.Add(-j.age)) {
+		j.remove(0)
 	}
-	// A file in which nothing happens any more must not keep old events for ever.
-	if n := len(j.segments); n > 0 && j.age > 0 && j.segments[n-1].count > 0 && j.segments[n-1].oldest.Before(now.Add(-j.age)) {
+	// In quiet times too a file ends, and goes soon after its events are of age.
+	if n := len(j.segments); n > 0 && j.segments[n-1].count > 0 && now.Sub(j.segments[n-1].began) > j.age/8 {
 		j.end(j.segments[n-1])
 	}
 	ended := j.unsynced
 	j.unsynced = nil
-	var current *os.File
+	var current file
 	if n := len(j.segments); n > 0 && j.dirty && !j.segments[n-1].ended {
 		current = j.segments[n-1].file
 	}
@@ -280,34 +323,77 @@ func (j *journal) tend(now time.Time) {
 	}
 }
 
-// heal writes to the disk what waits in memory. The segment being written follows
-// when the next payload comes.
+// heal writes to the disk what waits in memory, oldest first. Events wait for the
+// last, small part of it only.
 func (j *journal) heal(now time.Time) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.dir == "" || j.failed == nil || j.closed {
+	if err := os.MkdirAll(j.dir, 0o700); err != nil {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		j.fail(err, now)
 		return
 	}
-	if n := len(j.segments); n > 0 && j.segments[n-1].path == "" {
-		j.end(j.segments[n-1])
+	for j.healOne(now) {
 	}
-	for _, s := range j.segments {
-		if s.path != "" {
-			continue
-		}
+}
+
+// healOne writes one segment, and reports whether there may be more.
+func (j *journal) healOne(now time.Time) (more bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.closed || j.failed == nil {
+		return false
+	}
+	i := slices.IndexFunc(j.segments, func(s *segment) bool { return s.path == "" })
+	if i < 0 {
+		j.well(now)
+		return false
+	}
+	s := j.segments[i]
+	last := i == len(j.segments)-1
+	j.end(s)
+	s.number = j.number // all after it are in memory too, and get theirs in turn
+	j.number++
+	if last && s.size <= healBytes {
 		if err := j.create(s, s.buf); err != nil {
 			j.failed = err
-			return
+			return false
 		}
 		j.unsynced = append(j.unsynced, s)
+		j.well(now)
+		return false
 	}
+	number, b := s.number, s.buf
+	j.mu.Unlock()
+	f, path, err := j.write(number, b)
+	j.mu.Lock()
+	if err != nil {
+		j.failed = err
+		return false
+	}
+	if !slices.Contains(j.segments, s) { // it had to go meanwhile
+		_ = errors.Join(f.Close(), os.Remove(path))
+		return true
+	}
+	s.path, s.file, s.buf = path, f, nil
+	j.unsynced = append(j.unsynced, s)
+	return true
+}
+
+// well notes that the disk takes everything again. With j.mu.
+func (j *journal) well(now time.Time) {
 	j.log.Info("the events' journal can be written again", "dir", j.dir, "after", now.Sub(j.since))
 	j.failed, j.since = nil, time.Time{}
 	j.bound()
 }
 
 // close ends the journal in order.
-func (j *journal) close() error {
+func (j *journal) close(now time.Time) error {
+	j.mu.Lock()
+	broken := j.failed != nil
+	j.mu.Unlock()
+	if broken {
+		j.heal(now)
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.closed {
@@ -333,7 +419,8 @@ func (j *journal) close() error {
 // piece is a segment as it was at one moment.
 type piece struct {
 	*segment
-	size int64
+	number uint64
+	size   int64
 }
 
 // pieces is the segments that may says are wanted, oldest first.
@@ -343,7 +430,7 @@ func (j *journal) pieces(may func(*segment) bool) []piece {
 	var list []piece
 	for _, s := range j.segments {
 		if may == nil || may(s) {
-			list = append(list, piece{s, s.size})
+			list = append(list, piece{s, s.number, s.size})
 		}
 	}
 	return list
@@ -409,7 +496,7 @@ func (j *journal) read(id senderID, lo, hi uint64, bytes int) (found []numbered,
 		}, func(_ int64, m *events) error {
 			for i, body := range m.bodies {
 				if seq := m.first + uint64(i); seq >= lo && seq <= hi {
-					found = append(found, numbered{seq, body})
+					found = append(found, numbered{seq, slices.Clone(body)})
 				}
 			}
 			return nil
@@ -417,21 +504,15 @@ func (j *journal) read(id senderID, lo, hi uint64, bytes int) (found []numbered,
 		if err != nil {
 			return nil, 0, err
 		}
-	}
-	slices.SortStableFunc(found, func(a, b numbered) int {
-		if a.sequence < b.sequence {
-			return -1
-		}
-		if a.sequence > b.sequence {
-			return 1
-		}
-		return 0
-	})
-	found = slices.CompactFunc(found, func(a, b numbered) bool { return a.sequence == b.sequence })
-	total := 0
-	for i, n := range found {
-		if total += len(n.body); total > bytes && i > 0 {
-			return found[:i], found[i-1].sequence, nil
+		slices.SortStableFunc(found, func(a, b numbered) int { return cmp.Compare(a.sequence, b.sequence) })
+		found = slices.CompactFunc(found, func(a, b numbered) bool { return a.sequence == b.sequence })
+		total := 0
+		for i, n := range found {
+			if total += len(n.body); total > bytes && i > 0 {
+				found = slices.Delete(found, i, len(found))
+				hi = found[i-1].sequence
+				break
+			}
 		}
 	}
 	return found, hi, nil
@@ -451,18 +532,22 @@ type recovered struct {
 	damaged int   // frames skipped
 }
 
-// open reads what a directory holds.
-func (j *journal) open() (recovered, error) {
+// open reads what a directory holds. What cannot be read is told, left where it is
+// and done without.
+func (j *journal) open(now time.Time) recovered {
 	r := recovered{senders: make(senders)}
 	if j.dir == "" {
-		return r, nil
+		return r
 	}
-	if err := os.MkdirAll(j.dir, 0o700); err != nil {
-		return r, err
+	err := os.MkdirAll(j.dir, 0o700)
+	var entries []fs.DirEntry
+	if err == nil {
+		entries, err = os.ReadDir(j.dir)
 	}
-	entries, err := os.ReadDir(j.dir)
 	if err != nil {
-		return r, err
+		j.number = uint64(now.UnixMicro()) // above all that may be there
+		j.fail(err, now)
+		return r
 	}
 	for _, entry := range entries {
 		digits, is := strings.CutSuffix(entry.Name(), segmentSuffix)
@@ -475,14 +560,18 @@ func (j *journal) open() (recovered, error) {
 		j.segments = append(j.segments, s)
 		j.number = max(j.number, number+1)
 	}
-	slices.SortFunc(j.segments, func(a, b *segment) int { return int(int64(a.number) - int64(b.number)) })
-	for _, s := range j.segments {
-		if err := j.load(s, &r); err != nil {
-			return r, err
+	slices.SortFunc(j.segments, func(a, b *segment) int { return cmp.Compare(a.number, b.number) })
+	j.segments = slices.DeleteFunc(j.segments, func(s *segment) bool {
+		err := j.load(s, &r)
+		if err != nil {
+			j.log.Error("a segment of the events' journal cannot be read: its events are not there", "path", s.path, "error", err)
+			r.damaged++
 		}
-	}
+		return err != nil
+	})
 	if err := j.recall(&r); err != nil {
-		return r, err
+		j.log.Error("the events' journal cannot be read", "dir", j.dir, "error", err)
+		r.damaged++
 	}
 	j.segments = slices.DeleteFunc(j.segments, func(s *segment) bool {
 		if s.count == 0 { // a start and a stop with nothing between
@@ -490,7 +579,7 @@ func (j *journal) open() (recovered, error) {
 		}
 		return s.count == 0
 	})
-	return r, nil
+	return r
 }
 
 // load learns what a segment holds, and cuts off its incomplete tail.
@@ -617,7 +706,14 @@ func begins(b []byte) bool {
 
 // replay calls each with all events but those that have contains, oldest first.
 func (j *journal) replay(have senders, each func(detectors.Event) error) error {
-	list := j.pieces(nil)
+	list := j.pieces(func(s *segment) bool {
+		for id, p := range s.spans {
+			if one := have[id]; one == nil || !one.all(p.lo, p.hi) {
+				return true
+			}
+		}
+		return false
+	})
 	for _, p := range list {
 		b, err := j.bytesOf(p)
 		if err != nil {

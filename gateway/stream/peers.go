@@ -2,6 +2,7 @@ package stream
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 )
@@ -11,11 +12,15 @@ const (
 	beatEvery = time.Second
 	// aliveFor is how long a node lives after its last beat.
 	aliveFor = 5 * time.Second
+	// forgetAfter is when a node that is away is not remembered any more.
+	forgetAfter = 24 * time.Hour
 	// mostPeers and mostSenders bound what is remembered of nodes, and of their lives.
 	mostPeers   = 1024
 	mostSenders = 4096
 	// mostKnown bounds what a beat says of others.
 	mostKnown = 64
+	// mostTold bounds the kinds of complaints that are remembered.
+	mostTold = 256
 )
 
 // peer is another node.
@@ -107,7 +112,8 @@ func (s *Stream) heartbeat(m *beat, at position, now time.Time) {
 	if p.incarnation != m.id.incarnation {
 		*p = peer{incarnation: m.id.incarnation, counts: p.counts}
 	}
-	p.beat, p.left = at.ms, m.leaving
+	// A server whose clock is set back goes on with the times it had: these are now.
+	p.beat, p.left = min(at.ms, uint64(s.server(now).UnixMilli())), m.leaving
 	p.sent = max(p.sent, m.sent)
 	p.clock = m.clock.Sub(now.Add(-s.server(now).Sub(time.UnixMilli(int64(at.ms)))))
 	s.learn(m, now)
@@ -122,7 +128,9 @@ func (s *Stream) learn(m *beat, now time.Time) {
 		if id == s.self || through == 0 {
 			return
 		}
-		s.sender(id, now).know(through, now, !s.health.ready)
+		one := s.sender(id, now)
+		one.know(through, now, !s.health.ready)
+		s.boundGaps(one)
 	}
 	exists(m.id, m.sent)
 	for _, k := range m.known {
@@ -181,6 +189,12 @@ func (s *Stream) complain(kind string, now time.Time, message string, args ...an
 	if t, ok := s.health.told[kind]; ok && now.Sub(t) < time.Minute {
 		return
 	}
+	if len(s.health.told) >= mostTold {
+		maps.DeleteFunc(s.health.told, func(_ string, t time.Time) bool { return now.Sub(t) >= time.Minute })
+		if len(s.health.told) >= mostTold {
+			return
+		}
+	}
 	s.health.told[kind] = now
 	s.Log.Error(message, args...)
 }
@@ -211,7 +225,7 @@ func (s *Stream) uncount(g *gap) {
 
 // everywhere is up to where all live nodes have our events. With s.state.
 func (s *Stream) everywhere(now time.Time) uint64 {
-	through := s.sent.through
+	through := s.sent.own.sent
 	for _, p := range s.peers {
 		if s.alive(p, now) {
 			through = min(through, p.mine)

@@ -18,9 +18,10 @@ const (
 	chunk = 16
 )
 
-// receiveStep reads what others sent, waiting at most wait for it.
-func (s *Stream) receiveStep(ctx context.Context, wait time.Duration) error {
-	err := s.receiveOnce(ctx, wait)
+// receiveStep reads what others sent, at most most entries of each log, waiting at
+// most wait for it.
+func (s *Stream) receiveStep(ctx context.Context, most int, wait time.Duration) error {
+	err := s.receiveOnce(ctx, most, wait)
 	now := s.Now()
 	s.state.Lock()
 	defer s.state.Unlock()
@@ -36,7 +37,7 @@ func (s *Stream) receiveStep(ctx context.Context, wait time.Duration) error {
 	return nil
 }
 
-func (s *Stream) receiveOnce(ctx context.Context, wait time.Duration) error {
+func (s *Stream) receiveOnce(ctx context.Context, most int, wait time.Duration) error {
 	now := s.Now()
 	s.state.Lock()
 	due := !now.Before(s.health.probeAt)
@@ -50,7 +51,7 @@ func (s *Stream) receiveOnce(ctx context.Context, wait time.Duration) error {
 		after = s.read
 		s.state.Unlock()
 	}
-	in, err := s.link.read(ctx, after, readEntries, wait)
+	in, err := s.link.read(ctx, after, most, wait)
 	if err != nil {
 		return err
 	}
@@ -65,7 +66,7 @@ func (s *Stream) receiveOnce(ctx context.Context, wait time.Duration) error {
 	for _, m := range in {
 		s.read[m.log] = m.at
 	}
-	s.health.tail = max(n[eventLog], n[repairLog]) < readEntries
+	s.health.tail = max(n[eventLog], n[repairLog]) < most
 	if len(in) > 0 {
 		s.health.at = in[len(in)-1].at.ms
 	}
@@ -75,7 +76,7 @@ func (s *Stream) receiveOnce(ctx context.Context, wait time.Duration) error {
 // probe looks whether entries that were there have vanished: then a server came
 // back empty, or another took its place that had not all of them. What it lost is
 // found by reading again from the start, and our own part of it is sent again. An
-// entry that was trimmed looks the same, and costs only that reading.
+// entry that was trimmed before we read on costs only that reading.
 func (s *Stream) probe(ctx context.Context, now time.Time) error {
 	s.state.Lock()
 	var places []place
@@ -84,25 +85,27 @@ func (s *Stream) probe(ctx context.Context, now time.Time) error {
 			places = append(places, place{log, at})
 		}
 	}
-	if s.sent.last != (position{}) {
-		places = append(places, place{eventLog, s.sent.last})
-	}
 	last := s.sent.last
+	if last != (position{}) {
+		places = append(places, place{eventLog, last})
+	}
 	s.state.Unlock()
 	clock, held, err := s.link.probe(ctx, places)
 	if err != nil {
 		return err
 	}
+	old := s.journal.olderThan(s.self, now.Add(-s.History))
 	s.state.Lock()
 	defer s.state.Unlock()
 	s.health.probeAt = now.Add(probeEvery)
 	s.health.offset = clock.Sub(s.Now())
-	vanished := false
+	vanished, tail := false, s.health.tail
 	for i, p := range places {
 		if held[i] {
 			continue
 		}
-		if p.log == eventLog {
+		// Who is not at the end may be behind what is trimmed.
+		if p.log == eventLog && (tail || p.at == last) {
 			vanished = true
 		}
 		s.read[p.log] = position{}
@@ -113,10 +116,12 @@ func (s *Stream) probe(ctx context.Context, now time.Time) error {
 		if s.sent.last == last {
 			s.sent.last = position{}
 		}
-		s.sent.through = s.everywhere(now)
+		own := s.sent.own
+		own.rewind(max(s.everywhere(now), min(old, own.sent)))
+		s.sent.epoch++
 		s.sent.beatAt = time.Time{}
 		s.Log.Warn("the events' stream in Redis lost entries: reading it again, and sending again what others may miss",
-			"from", s.sent.through+1, "through", s.all[s.self].through)
+			"from", own.sent+1, "through", s.all[s.self].through)
 		s.nudge()
 	}
 	return nil
@@ -193,8 +198,8 @@ func (s *Stream) take(m *events, now time.Time) error {
 		if err != nil {
 			return err
 		}
-		if ahead := e.StreamTime.Sub(now.Add(Skew)); ahead > 0 {
-			e.StreamTime, e.Time = e.StreamTime.Add(-ahead).UTC().Round(0), e.Time.Add(-ahead).UTC().Round(0)
+		if latest := now.Add(Skew).UTC().Round(0); e.StreamTime.After(latest) {
+			e.StreamTime, e.Time = latest, latest.Add(e.Time.Sub(e.StreamTime))
 			m.bodies[i] = appendEvent(nil, &e)
 			clamped++
 		}
@@ -279,8 +284,7 @@ func (s *Stream) takeChunk(m *events, decoded []detectors.Event, from, to int, n
 	}
 }
 
-// filled takes note of gaps that are no more, and bounds those that are. With
-// s.state.
+// filled takes note of gaps that are no more. With s.state.
 func (s *Stream) filled(one *sender, gaps []gap) {
 	for i := range gaps {
 		g := &gaps[i]
@@ -292,6 +296,11 @@ func (s *Stream) filled(one *sender, gaps []gap) {
 			s.nudge() // there may be more to ask for
 		}
 	}
+	s.boundGaps(one)
+}
+
+// boundGaps gives up the oldest of too many gaps for good. With s.state.
+func (s *Stream) boundGaps(one *sender) {
 	for len(one.gaps) > mostGaps {
 		if !one.gaps[0].given {
 			s.counts.lost += one.gaps[0].len()

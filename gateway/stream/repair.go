@@ -98,8 +98,8 @@ func (s *Stream) ask(m *want, at position, now time.Time) {
 	s.nudge()
 }
 
-// answer is the envelopes that answer a request.
-func (s *Stream) answer(w want, now time.Time) (out [][]byte) {
+// answer is the envelopes that answer a request, of about bytes.
+func (s *Stream) answer(w want, now time.Time, bytes int) (out [][]byte) {
 	ours := w.of.node == s.self.node
 	lo, hi := w.lo, w.hi
 	missing := func(lo, hi uint64, old bool) {
@@ -112,7 +112,7 @@ func (s *Stream) answer(w want, now time.Time) (out [][]byte) {
 		through = one.through
 	}
 	if w.of == s.self {
-		through = s.sent.through // the rest comes by itself
+		through = s.sent.own.sent // the rest comes by itself
 	}
 	s.state.Unlock()
 	if hi > through {
@@ -133,7 +133,7 @@ func (s *Stream) answer(w want, now time.Time) (out [][]byte) {
 			return out
 		}
 	}
-	found, until, err := s.journal.read(w.of, lo, hi, sendBytes)
+	found, until, err := s.journal.read(w.of, lo, hi, bytes)
 	if err != nil {
 		s.state.Lock()
 		s.complain("journal", now, "the events' journal cannot be read", "dir", s.Dir, "error", err)
@@ -182,6 +182,7 @@ func (s *Stream) refusal(m *gone, now time.Time) {
 			s.nudge()
 		}
 	}
+	s.boundGaps(one)
 }
 
 // olderThan is the highest sequence of a sender of which all up to there are from

@@ -68,7 +68,7 @@ func (s *Stream) Run(ctx context.Context) {
 		defer cancel()
 		for more := true; more; {
 			var err error
-			if more, err = s.sendStep(last); err != nil {
+			if more, err = s.sendStep(last, sendBytes); err != nil {
 				return
 			}
 		}
@@ -84,7 +84,7 @@ func (s *Stream) Close() error {
 	s.publishing.Lock()
 	s.note()
 	s.publishing.Unlock()
-	return s.journal.close()
+	return s.journal.close(s.Now())
 }
 
 // sleep waits; false when ctx ended first.
@@ -110,7 +110,7 @@ func (s *Stream) sendLoop(ctx context.Context) {
 	failures := 0
 	for ctx.Err() == nil {
 		call, cancel := context.WithTimeout(ctx, callTime)
-		more, err := s.sendStep(call)
+		more, err := s.sendStep(call, sendBytes>>min(failures, 6))
 		cancel()
 		if err != nil {
 			sleep(ctx, after(failures))
@@ -138,7 +138,7 @@ func (s *Stream) receiveLoop(ctx context.Context) {
 	failures := 0
 	for ctx.Err() == nil {
 		call, cancel := context.WithTimeout(ctx, newsTime+callTime)
-		err := s.receiveStep(call, newsTime)
+		err := s.receiveStep(call, readEntries>>min(failures, 5), newsTime)
 		cancel()
 		if err != nil {
 			sleep(ctx, after(failures))
@@ -173,21 +173,29 @@ func (s *Stream) tendLoop(ctx context.Context) {
 // tend is what a second brings.
 func (s *Stream) tend() {
 	now := s.Now()
-	if s.link != nil {
-		s.publishing.Lock()
-		s.note()
-		s.publishing.Unlock()
-	}
+	s.publishing.Lock()
+	s.note()
 	s.forget(now)
+	s.publishing.Unlock()
 	s.journal.tend(now)
 }
 
-// forget lets go of lives whose events the journal's age has taken.
+// forget lets go of nodes that have been away for long, and of lives whose events
+// the journal's age has taken. The last life of a node that is not forgotten stays,
+// or its events would be new once more. With s.publishing.
 func (s *Stream) forget(now time.Time) {
 	s.state.Lock()
 	defer s.state.Unlock()
+	for name, p := range s.peers {
+		if s.server(now).Sub(time.UnixMilli(int64(p.beat))) > forgetAfter {
+			delete(s.peers, name)
+		}
+	}
 	for id, one := range s.all {
-		if id != s.self && one.last.Before(now.Add(-s.JournalAge)) {
+		if p := s.peers[id.node]; p != nil && p.incarnation == id.incarnation || id == s.self {
+			continue
+		}
+		if one.last.Before(now.Add(-s.JournalAge)) {
 			delete(s.all, id)
 		}
 	}
@@ -211,9 +219,9 @@ func (s *Stream) note() {
 
 // marked is how far the exchange is. With s.state.
 func (s *Stream) marked() mark {
-	m := mark{read: s.read, sent: map[uint64]uint64{s.self.incarnation: s.sent.through}}
-	if s.link == nil { // nothing waits to be sent
-		delete(m.sent, s.self.incarnation)
+	m := mark{read: s.read, sent: make(map[uint64]uint64)}
+	if s.link != nil { // else nothing waits to be sent
+		m.sent[s.self.incarnation] = s.sent.own.sent
 	}
 	for _, o := range s.sent.older {
 		m.sent[o.incarnation] = o.sent

@@ -72,10 +72,12 @@ type span struct{ lo, hi, count uint64 }
 // segment is one file of the journal, or what would be one, in memory.
 type segment struct {
 	number uint64
-	path   string   // empty: in memory
-	file   *os.File // while it is written or waits for its fsync
-	buf    []byte   // in memory
+	path   string // empty: in memory
+	file   file   // while it is written or waits for its fsync
+	buf    []byte // in memory; it only grows
 	size   int64
+	head   int64 // bytes it began with
+	began  time.Time
 	ended  bool
 
 	spans         map[senderID]span

@@ -8,7 +8,8 @@ import (
 )
 
 const (
-	// sendBytes bounds what is sent at a time, about.
+	// sendBytes bounds what is sent at a time, about; after failures it is less, for
+	// the way may be slow.
 	sendBytes = 1 << 20
 	// outboxEvents and outboxBytes bound the events that wait in memory to be sent;
 	// the journal holds the others.
@@ -73,20 +74,12 @@ func (o *outbox) from(sequence uint64, bytes int) ([]numbered, bool) {
 
 // sentState is how far sending is.
 type sentState struct {
-	through   uint64  // of this life
-	flying    uint64  // up to where it is on its way
-	older     []older // earlier lives of this node with events unsent
+	own       *life
+	older     []*life // earlier lives of this node with events unsent, by incarnation
+	epoch     uint64  // counts the times that sending went back
 	last      position
 	firstBeat position
 	beatAt    time.Time // when the next beat is due
-}
-
-type older struct{ incarnation, sent, through uint64 }
-
-func (s *sentState) sortOlder() {
-	slices.SortFunc(s.older, func(a, b older) int {
-		return senderID{incarnation: a.incarnation}.compare(senderID{incarnation: b.incarnation})
-	})
 }
 
 // parcel is an envelope on its way.
@@ -113,40 +106,31 @@ func envelopes(id senderID, found []numbered, each func(m *events)) {
 	}
 }
 
-// compose is what is to be sent now; more when there is yet more.
-func (s *Stream) compose(now time.Time) (parcels []parcel, more bool) {
+// compose is what is to be sent now, about bytes of it; more when there is yet more.
+func (s *Stream) compose(now time.Time, bytes int) (parcels []parcel, more bool) {
 	for _, m := range s.hints.outgoing(s.self) {
 		parcels = append(parcels, parcel{outgoing: outgoing{eventLog, m.append(nil)}, failed: func() { s.hints.back(m) }})
 	}
-	budget := sendBytes
+	budget := bytes
 
 	s.state.Lock()
-	olders := slices.Clone(s.sent.older)
-	next, through := s.sent.through+1, s.all[s.self].through
-	s.sent.flying = s.sent.through
+	lives := append(slices.Clone(s.sent.older), s.sent.own)
+	s.sent.own.through = s.all[s.self].through
 	s.state.Unlock()
-	for _, o := range olders {
+	for _, l := range lives {
 		if budget <= 0 {
+			more = true
 			break
 		}
-		id := senderID{s.self.node, o.incarnation}
-		list, until := s.own(id, o.sent+1, o.through, &budget)
+		list, unfinished := s.own(l, &budget)
 		parcels = append(parcels, list...)
-		more = more || until < o.through
-	}
-	if next <= through && budget > 0 {
-		list, until := s.own(s.self, next, through, &budget)
-		parcels = append(parcels, list...)
-		through = until
-		s.state.Lock()
-		more = more || until < s.all[s.self].through
-		s.state.Unlock()
+		more = more || unfinished
 	}
 
 	s.state.Lock()
 	if !now.Before(s.sent.beatAt) {
 		s.sent.beatAt = now.Add(beatEvery)
-		m := &beat{id: s.self, clock: now, sent: max(s.sent.flying, s.sent.through), known: s.knownSenders(now)}
+		m := &beat{id: s.self, clock: now, sent: max(s.sent.own.flying, s.sent.own.sent), known: s.knownSenders(now)}
 		parcels = append(parcels, parcel{outgoing: outgoing{eventLog, m.append(nil)}, sent: func(at position) {
 			if s.sent.firstBeat == (position{}) {
 				s.sent.firstBeat = at
@@ -169,116 +153,93 @@ func (s *Stream) compose(now time.Time) (parcels []parcel, more bool) {
 		parcels = append(parcels, parcel{outgoing: outgoing{repairLog, m.append(nil)}})
 	}
 	for _, w := range answers {
-		for _, payload := range s.answer(w, now) {
+		for _, payload := range s.answer(w, now, bytes) {
 			parcels = append(parcels, parcel{outgoing: outgoing{repairLog, payload}})
 		}
 	}
 	return parcels, more
 }
 
-// own is parcels of own events from lo to hi, as far as the budget goes, and until
-// where they reach. What is in the journal no more is counted as lost.
-func (s *Stream) own(id senderID, lo, hi uint64, budget *int) (parcels []parcel, until uint64) {
+// own is parcels of what is unsent of a life, as far as the budget goes; more when
+// it did not go far enough. What is in the journal no more is counted as lost.
+func (s *Stream) own(l *life, budget *int) (parcels []parcel, more bool) {
+	id := senderID{s.self.node, l.incarnation}
+	s.state.Lock()
+	lo, hi, epoch := l.sent+1, l.through, s.sent.epoch
+	if lo > hi {
+		s.state.Unlock()
+		return nil, false
+	}
+	l.flying = hi // from here on only we say what of it is lost
+	s.state.Unlock()
+
 	var found []numbered
-	ok := false
+	until, ok := uint64(0), false
 	if id == s.self {
-		found, ok = s.outbox.from(lo, *budget)
-		for ok && len(found) > 0 && found[len(found)-1].sequence > hi {
-			found = found[:len(found)-1] // not delivered here yet
-		}
-		if ok && len(found) == 0 {
-			return nil, lo - 1
+		if found, ok = s.outbox.from(lo, *budget); ok {
+			for len(found) > 0 && found[len(found)-1].sequence > hi {
+				found = found[:len(found)-1] // not delivered here yet
+			}
+			until = lo + uint64(len(found)) - 1
 		}
 	}
-	if ok {
-		until = found[len(found)-1].sequence
-	} else {
-		var err error
+	var err error
+	if !ok {
 		if found, until, err = s.journal.read(id, lo, hi, *budget); err != nil {
-			s.state.Lock()
-			s.complain("journal", s.Now(), "the events' journal cannot be read", "dir", s.Dir, "error", err)
-			s.state.Unlock()
-			return nil, lo - 1
-		}
-		if id == s.self && len(found) > 0 {
-			s.state.Lock()
-			s.sent.flying = max(s.sent.flying, found[len(found)-1].sequence)
-			s.state.Unlock()
-		}
-		if lost := until - lo + 1 - uint64(len(found)); lost > 0 {
-			s.lose(id, found, lo, until)
+			found, until = nil, lo-1
 		}
 	}
+	s.state.Lock()
+	defer s.state.Unlock()
+	l.flying = until
+	if err != nil {
+		s.complain("journal", s.Now(), "the events' journal cannot be read", "dir", s.Dir, "error", err)
+		return nil, false
+	}
+	found = slices.DeleteFunc(found, func(n numbered) bool { return l.lost(n.sequence) })
+	next := lo
+	for _, n := range found {
+		s.lose(l, next, n.sequence-1)
+		next = n.sequence + 1
+	}
+	s.lose(l, next, until)
+	s.settle(l)
 	envelopes(id, found, func(m *events) {
 		payload := m.append(nil)
 		*budget -= len(payload)
 		last := m.last()
-		parcels = append(parcels, parcel{outgoing: outgoing{eventLog, payload}, sent: func(at position) { s.advance(id, last) }})
+		parcels = append(parcels, parcel{outgoing: outgoing{eventLog, payload}, sent: func(position) {
+			if s.sent.epoch != epoch {
+				return // it may be gone again
+			}
+			l.sent = max(l.sent, last)
+			s.settle(l)
+		}})
 	})
-	if id == s.self {
-		s.state.Lock()
-		s.sent.flying = max(s.sent.flying, until)
-		s.state.Unlock()
-	}
-	return parcels, until
+	return parcels, until < hi
 }
 
-// lose counts what is in the journal no more of what was to be sent from lo to
-// until: all but found.
-func (s *Stream) lose(id senderID, found []numbered, lo, until uint64) {
-	s.state.Lock()
-	defer s.state.Unlock()
-	from := max(lo, s.sentOf(id)+1) // what went with a segment is counted already
-	if from > until {
-		return
-	}
-	lost := until - from + 1
-	for _, n := range found {
-		if n.sequence >= from {
-			lost--
-		}
-	}
+// lose counts own events that the journal does not hold until Redis takes them.
+// With s.state.
+func (s *Stream) lose(l *life, lo, hi uint64) {
+	lost := l.lose(lo, hi)
 	if lost == 0 {
 		return
 	}
 	s.counts.unsent += lost
-	s.complain("unsent", s.Now(), "own events were lost: the journal did not hold them until Redis took them", "node", id.node, "incarnation", id.incarnation, "events", lost)
-	if len(found) == 0 {
-		s.advance(id, until)
-	} else if found[0].sequence > from {
-		s.advance(id, found[0].sequence-1)
-	}
+	s.complain("unsent", s.Now(), "own events were lost: the journal did not hold them until Redis took them",
+		"node", s.self.node, "incarnation", l.incarnation, "events", lost, "total", s.counts.unsent, "bound_bytes", s.JournalBytes)
 }
 
-// sentOf is up to where a life of this node is sent. With s.state.
-func (s *Stream) sentOf(id senderID) uint64 {
-	if id == s.self {
-		return s.sent.through
-	}
-	for _, o := range s.sent.older {
-		if o.incarnation == id.incarnation {
-			return o.sent
-		}
-	}
-	return ^uint64(0)
-}
-
-// advance notes that own events are sent. With s.state.
-func (s *Stream) advance(id senderID, through uint64) {
-	if id == s.self {
-		s.sent.through = max(s.sent.through, through)
-		s.outbox.sent(s.sent.through)
+// settle lets go of what is sent or lost of a life. With s.state.
+func (s *Stream) settle(l *life) {
+	l.settle()
+	if l == s.sent.own {
+		s.outbox.sent(l.sent)
 		return
 	}
-	for i := range s.sent.older {
-		o := &s.sent.older[i]
-		if o.incarnation != id.incarnation {
-			continue
-		}
-		if o.sent = max(o.sent, through); o.sent >= o.through {
-			s.sent.older = slices.Delete(s.sent.older, i, i+1)
-		}
-		return
+	if l.sent >= l.through {
+		s.sent.older = slices.DeleteFunc(s.sent.older, func(other *life) bool { return other == l })
 	}
 }
 
@@ -289,50 +250,36 @@ func (s *Stream) unsentIn(g *segment) bool {
 	}
 	s.state.Lock()
 	defer s.state.Unlock()
-	if p, has := g.spans[s.self]; has && p.hi > s.sent.through {
-		return true
+	unsent := func(l *life) bool {
+		p, has := g.spans[senderID{s.self.node, l.incarnation}]
+		return has && p.hi > l.sent
 	}
-	for _, o := range s.sent.older {
-		if p, has := g.spans[senderID{s.self.node, o.incarnation}]; has && p.hi > o.sent {
-			return true
-		}
-	}
-	return false
+	return unsent(s.sent.own) || slices.ContainsFunc(s.sent.older, unsent)
 }
 
-// droppedSegment counts the own events that went with a segment unsent.
-func (s *Stream) droppedSegment(g *segment, forced bool) {
+// droppedSegment counts the own events that went with a segment unsent. Those on
+// their way are not among them.
+func (s *Stream) droppedSegment(g *segment) {
 	if s.link == nil {
 		return
 	}
 	s.state.Lock()
 	defer s.state.Unlock()
-	var lost uint64
-	count := func(id senderID, sent uint64) {
-		p, has := g.spans[id]
-		if !has || p.hi <= sent {
-			return
+	for _, l := range append(slices.Clone(s.sent.older), s.sent.own) {
+		if p, has := g.spans[senderID{s.self.node, l.incarnation}]; has {
+			s.lose(l, max(p.lo, l.sent+1, l.flying+1), p.hi)
+			s.settle(l)
 		}
-		if from := max(p.lo, sent+1); from <= p.hi {
-			lost += p.hi - from + 1
-		}
-		s.advance(id, p.hi)
-	}
-	count(s.self, max(s.sent.through, s.sent.flying))
-	for _, o := range slices.Clone(s.sent.older) {
-		count(senderID{s.self.node, o.incarnation}, o.sent)
-	}
-	if lost > 0 {
-		s.counts.unsent += lost
-		s.complain("unsent", s.Now(), "own events were lost: the journal's bound or age came before Redis took them",
-			"events", lost, "total", s.counts.unsent, "bound_bytes", s.JournalBytes, "bound", forced)
 	}
 }
 
-// sendStep sends what there is. It reports whether there is more.
-func (s *Stream) sendStep(ctx context.Context) (more bool, err error) {
-	parcels, more := s.compose(s.Now())
+// sendStep sends what there is, about bytes of it. It reports whether there is more.
+func (s *Stream) sendStep(ctx context.Context, bytes int) (more bool, err error) {
+	parcels, more := s.compose(s.Now(), bytes)
 	if len(parcels) == 0 {
+		s.state.Lock()
+		s.landed()
+		s.state.Unlock()
 		return more, nil
 	}
 	batch := make([]outgoing, len(parcels))
@@ -350,7 +297,7 @@ func (s *Stream) sendStep(ctx context.Context) (more bool, err error) {
 			parcels[i].sent(p)
 		}
 	}
-	s.sent.flying = s.sent.through
+	s.landed()
 	if err != nil {
 		s.health.send = err
 		s.trouble(now, err)
@@ -367,10 +314,18 @@ func (s *Stream) sendStep(ctx context.Context) (more bool, err error) {
 	return more, err
 }
 
+// landed notes that nothing is on its way. With s.state.
+func (s *Stream) landed() {
+	s.sent.own.flying = 0
+	for _, l := range s.sent.older {
+		l.flying = 0
+	}
+}
+
 // farewell says that this node goes.
 func (s *Stream) farewell(ctx context.Context) {
 	s.state.Lock()
-	m := &beat{id: s.self, clock: s.Now(), sent: s.sent.through, leaving: true}
+	m := &beat{id: s.self, clock: s.Now(), sent: s.sent.own.sent, leaving: true}
 	s.state.Unlock()
 	_, _ = s.link.append(ctx, []outgoing{{eventLog, m.append(nil)}})
 }

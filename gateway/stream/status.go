@@ -80,7 +80,7 @@ func (s *Stream) catchUp(atOnce bool) {
 		}
 	}
 	s.health.ready = true
-	s.caught.Do(func() { close(s.ready) })
+	close(s.ready)
 }
 
 // Ready is closed when this node has caught up with the others, or has waited for
@@ -150,9 +150,9 @@ func (s *Stream) Status() Status {
 		st.Reason = cmp.Or(s.health.reason, s.health.send, s.health.receive).Error()
 	}
 	if s.link != nil {
-		st.Spooled = s.all[s.self].through - min(s.sent.through, s.all[s.self].through)
+		st.Spooled = s.sent.own.unsent(s.all[s.self].through)
 		for _, o := range s.sent.older {
-			st.Spooled += o.through - o.sent
+			st.Spooled += o.unsent(o.through)
 		}
 	}
 	behind := make(map[string]uint64)

@@ -40,7 +40,7 @@ type Stream struct {
 
 	outbox  outbox
 	hints   hints
-	state   sync.Mutex // guards what follows; never held during I/O or while subscribers run
+	state   sync.Mutex // guards what follows; never held while subscribers run, and during no I/O but logging
 	all     senders
 	peers   map[string]*peer
 	counts  counts
@@ -53,7 +53,6 @@ type Stream struct {
 
 	wake    chan struct{} // something is to be sent
 	ready   chan struct{}
-	caught  sync.Once
 	running sync.WaitGroup
 	closing chan struct{}
 	closed  sync.Once
@@ -231,8 +230,21 @@ func (s *Stream) Vector() Vector {
 // in the order in which this node saw them, until each returns an error or ctx
 // ends. It is for the start, before Run and the first Publish: with since from a
 // snapshot, each event is in the snapshot or is replayed, once. Events that the
-// journal's bound or age has taken meanwhile are not replayed.
+// journal's bound or age has taken meanwhile are not replayed. What since contains
+// and the journal lacks counts as delivered.
 func (s *Stream) Replay(ctx context.Context, since Vector, each func(detectors.Event) error) error {
+	s.state.Lock()
+	now := s.Now()
+	for id, had := range sendersOf(since) {
+		if id == s.self {
+			continue
+		}
+		one := s.sender(id, now)
+		for _, r := range had.runs() {
+			s.filled(one, one.mark(r.Low, r.High, now, true))
+		}
+	}
+	s.state.Unlock()
 	return s.journal.replay(sendersOf(since), func(e detectors.Event) error {
 		if err := ctx.Err(); err != nil {
 			return err

@@ -77,6 +77,12 @@ func (s *sender) has(seq uint64) bool {
 	return i == len(s.gaps) || s.gaps[i].lo > seq
 }
 
+// all reports whether lo to hi have come.
+func (s *sender) all(lo, hi uint64) bool {
+	i := s.find(lo)
+	return hi <= s.through && (i == len(s.gaps) || s.gaps[i].lo > hi)
+}
+
 // find is the first gap that ends at seq or later.
 func (s *sender) find(seq uint64) int {
 	i, _ := slices.BinarySearchFunc(s.gaps, seq, func(g gap, seq uint64) int {
@@ -168,6 +174,21 @@ func (s *sender) seen(id senderID) Seen {
 		seen.Missing = append(seen.Missing, Interval{g.lo, g.hi})
 	}
 	return seen
+}
+
+// runs is what has come.
+func (s *sender) runs() (list []Interval) {
+	next := uint64(1)
+	for _, g := range s.gaps {
+		if g.lo > next {
+			list = append(list, Interval{next, g.lo - 1})
+		}
+		next = g.hi + 1
+	}
+	if next <= s.through {
+		list = append(list, Interval{next, s.through})
+	}
+	return list
 }
 
 // senders is a vector that is being kept.
