@@ -357,7 +357,7 @@ func TestModel(t *testing.T) {
 		}()
 		must := make(map[detectors.EventKey]bool) // published by nodes whose journal was never destroyed
 		node := rapid.Custom(func(rt *rapid.T) *simulated { return w.nodes[rapid.IntRange(0, len(w.nodes)-1).Draw(rt, "node")] })
-		rt.Repeat(map[string]func(*rapid.T){
+		actions := map[string]func(*rapid.T){
 			"publish": func(rt *rapid.T) {
 				n := node.Draw(rt, "n")
 				for range rapid.IntRange(1, 20).Draw(rt, "events") {
@@ -478,7 +478,13 @@ func TestModel(t *testing.T) {
 					}
 				}
 			},
-		})
+		}
+		if rapid.Bool().Draw(rt, "calm") { // nothing of what makes counts inexact and order a matter of luck
+			for _, fault := range []string{"trim", "drop", "fail over", "restart empty", "deaf", "restart", "destroy"} {
+				delete(actions, fault)
+			}
+		}
+		rt.Repeat(actions)
 		w.settle(5 * time.Minute)
 		if bounded {
 			clear(must) // equal counts instead
