@@ -24,13 +24,12 @@ type hintKey struct{ topic, subject string }
 
 // hints is what waits to be sent, and what has come and waits to be told.
 type hints struct {
-	mu       sync.Mutex
-	pending  map[hintKey]uint64
-	arrived  map[hintKey]uint64
-	counter  uint64
-	hearers  []*hearer
-	news     chan struct{}
-	handling sync.Mutex // held while hearers are told
+	mu      sync.Mutex
+	pending map[hintKey]uint64
+	arrived map[hintKey]uint64
+	counter uint64
+	hearers []*hearer
+	news    chan struct{}
 }
 
 type hearer struct{ hear func(Announcement) }
@@ -154,8 +153,6 @@ func (h *hints) heard(list []Announcement) {
 // tell calls the hearers with what has come. A panic of one is returned once all
 // have been told.
 func (h *hints) tell() (fault any) {
-	h.handling.Lock()
-	defer h.handling.Unlock()
 	h.mu.Lock()
 	list, hearers := listed(h.arrived), h.hearers
 	clear(h.arrived)

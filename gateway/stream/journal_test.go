@@ -282,6 +282,129 @@ func TestDiskFullForLong(t *testing.T) {
 	}
 }
 
+// TestDiskFailsAnywhere has the disk fail while a file is begun, written, healed and
+// closed: what was told is there after a start.
+func TestDiskFailsAnywhere(t *testing.T) {
+	steps := map[string]func(n *simulated){
+		"while healing": func(n *simulated) { n.full = true; n.stream.tend(); n.full = false; n.stream.tend() },
+		"until it is closed": func(n *simulated) {
+			n.full = false
+			if err := n.stream.Close(); err != nil {
+				t.Error(err)
+			}
+		},
+		"with much in memory": func(n *simulated) {
+			for range 20 {
+				n.publishLarge()
+			}
+			n.full = false
+			n.stream.tend()
+		},
+		"twice": func(n *simulated) {
+			n.full = false
+			n.stream.tend()
+			n.publish()
+			n.full = true
+			n.publish()
+			n.full = false
+			n.stream.tend()
+			n.publish()
+		},
+	}
+	for name, step := range steps {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld()
+			n := w.add(t, "a", t.TempDir(), func(c *Config) { c.JournalBytes = 16 * smallestSegment })
+			defer func() { n.crash() }()
+			n.publish()
+			n.full = true
+			n.publish()
+			if st := n.stream.Status().Journal; st.Error == "" || st.Memory == 0 {
+				t.Errorf("status %+v", st)
+			}
+			step(n)
+			if st := n.stream.Status().Journal; st.Error != "" || st.Memory != 0 || st.Unkept != 0 {
+				t.Errorf("status %+v", st)
+			}
+			n.restart(t, true) // compares
+		})
+	}
+}
+
+// TestJournalWithoutADirectory starts all the same, and heals when it can.
+func TestJournalWithoutADirectory(t *testing.T) {
+	w := newWorld()
+	dir := filepath.Join(t.TempDir(), "journal")
+	if err := os.WriteFile(dir, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n := w.add(t, "a", dir, nil)
+	defer func() { n.crash() }()
+	if st := n.stream.Status().Journal; st.Error == "" || !st.Since.Equal(w.now) {
+		t.Errorf("status %+v", st)
+	}
+	n.publish()
+	n.stream.tend()
+	if err := os.Remove(dir); err != nil {
+		t.Fatal(err)
+	}
+	n.stream.tend()
+	if st := n.stream.Status().Journal; st.Error != "" || st.Memory != 0 {
+		t.Errorf("status %+v", st)
+	}
+	n.restart(t, true)
+}
+
+// TestMarksAlone does not let a file grow without events.
+func TestMarksAlone(t *testing.T) {
+	w := newWorld()
+	n := w.add(t, "a", t.TempDir(), func(c *Config) { c.JournalBytes = 4 * smallestSegment })
+	defer n.crash()
+	for range 20_000 {
+		w.now = w.now.Add(time.Second)
+		n.send()
+		n.receive()
+		n.stream.tend()
+		w.logs[eventLog] = w.logs[eventLog][len(w.logs[eventLog])-1:]
+	}
+	if st := n.stream.Status().Journal; st.Bytes > 4*smallestSegment+smallestSegment {
+		t.Errorf("%d bytes of journal without an event", st.Bytes)
+	}
+}
+
+// TestHolesAreCounted loses events in the middle of those that wait to be sent.
+func TestHolesAreCounted(t *testing.T) {
+	w := newWorld()
+	a, b := w.add(t, "a", t.TempDir(), nil), w.add(t, "b", t.TempDir(), nil)
+	defer a.crash()
+	defer b.crash()
+	w.settle(time.Minute)
+	a.cut = true
+	for _, n := range []int{10, 10, 10} {
+		for range n {
+			a.publish()
+		}
+		j := a.stream.journal
+		j.mu.Lock()
+		j.end(j.segments[len(j.segments)-1])
+		j.mu.Unlock()
+	}
+	j := a.stream.journal
+	j.mu.Lock()
+	j.remove(1)
+	j.mu.Unlock()
+	if st := a.stream.Status(); st.Unsent != 10 || st.Spooled != 20 {
+		t.Errorf("status %+v", st)
+	}
+	w.settle(time.Minute)
+	if st := a.stream.Status(); st.Unsent != 10 || st.Spooled != 0 {
+		t.Errorf("the sender: %+v", st)
+	}
+	if st := b.stream.Status(); len(b.applied) != 20 || st.Lost != 10 {
+		t.Errorf("%d events, the receiver: %+v", len(b.applied), st)
+	}
+}
+
 func TestJournalAge(t *testing.T) {
 	w := newWorld()
 	n := w.add(t, "a", t.TempDir(), func(c *Config) { c.JournalAge = time.Hour })

@@ -2,6 +2,7 @@ package stream
 
 import (
 	"cmp"
+	"encoding/json"
 	"slices"
 	"strings"
 	"time"
@@ -87,11 +88,12 @@ func (s *Stream) catchUp(atOnce bool) {
 // it long enough. A node that is alone has caught up.
 func (s *Stream) Ready() <-chan struct{} { return s.ready }
 
-// Status is the state of the exchange with other nodes, and of the journal.
+// Status is the state of the exchange with other nodes, and of the journal. Counts
+// are since the start.
 type Status struct {
-	Nodes         int       `json:"nodes"`
-	Peers         []Peer    `json:"peers,omitempty"` // by name
-	Degraded      bool      `json:"degraded"`
+	Nodes         int       `json:"nodes"`           // alive, this one included
+	Peers         []Peer    `json:"peers,omitempty"` // of the last day, by name
+	Degraded      bool      `json:"degraded"`        // nothing is exchanged, in one direction at least
 	DegradedSince time.Time `json:"degraded_since,omitzero"`
 	Reason        string    `json:"reason,omitempty"` // why, for operators
 	Conflict      bool      `json:"conflict"`         // another process uses this node's name
@@ -102,8 +104,8 @@ type Status struct {
 	Received   uint64 `json:"received"` // events of others that were delivered
 	Repaired   uint64 `json:"repaired"` // of these, how many had to be asked for
 	Duplicates uint64 `json:"duplicates"`
-	Lost       uint64 `json:"lost"`    // events of others that no node has any more
-	Skipped    uint64 `json:"skipped"` // events of others from before this node knew them, and too old to be of use
+	Lost       uint64 `json:"lost"`    // events of others that no node has any more; less again when they come all the same
+	Skipped    uint64 `json:"skipped"` // events of others from before this node knew them, and too old to be of use; as Lost
 	Unsent     uint64 `json:"unsent"`  // own events that went from the journal before Redis took them
 	Clamped    uint64 `json:"clamped"` // events whose node's clock was ahead
 	Unknown    uint64 `json:"unknown"` // envelopes of another version
@@ -115,24 +117,38 @@ type Status struct {
 
 // Peer is another node as this one sees it.
 type Peer struct {
-	Node        string        `json:"node"`
-	Incarnation uint64        `json:"incarnation"`
-	Alive       bool          `json:"alive"`
-	Beat        time.Time     `json:"beat"`   // when it last said so, by Redis's clock
-	Behind      uint64        `json:"behind"` // events of it that this node lacks
-	Lag         time.Duration `json:"lag"`    // how old what this node reads is
-	ClockAhead  time.Duration `json:"clock_ahead"`
+	Node        string    `json:"node"`
+	Incarnation uint64    `json:"incarnation"`
+	Alive       bool      `json:"alive"`
+	Beat        time.Time `json:"beat"`   // when it last said so, by Redis's clock
+	Behind      uint64    `json:"behind"` // events of it that this node lacks
+	// Lag is how old the latest is that this node has read; 0 while it reads all
+	// there is.
+	Lag time.Duration `json:"-"`
+	// ClockAhead is how far its clock is ahead of ours, roughly.
+	ClockAhead time.Duration `json:"-"`
+}
+
+// MarshalJSON writes Lag and ClockAhead in seconds, as lag_seconds and
+// clock_ahead_seconds.
+func (p Peer) MarshalJSON() ([]byte, error) {
+	type plain Peer
+	return json.Marshal(struct {
+		plain
+		Lag        float64 `json:"lag_seconds"`
+		ClockAhead float64 `json:"clock_ahead_seconds"`
+	}{plain(p), p.Lag.Seconds(), p.ClockAhead.Seconds()})
 }
 
 // JournalStatus is the state of the journal.
 type JournalStatus struct {
-	Bytes    int64     `json:"bytes"`  // on disk
-	Memory   int64     `json:"memory"` // bytes that are not on disk
+	Bytes    int64     `json:"bytes"`        // on disk
+	Memory   int64     `json:"memory_bytes"` // not on disk
 	Error    string    `json:"error,omitempty"`
 	Since    time.Time `json:"since,omitzero"` // of Error
 	Unkept   uint64    `json:"unkept"`         // events that never reached the disk
 	BytesCut int64     `json:"bytes_cut"`      // incomplete tails, at the start
-	Damaged  int       `json:"damaged"`        // frames skipped, at the start
+	Damaged  int       `json:"damaged"`        // frames and files that could not be read, at the start
 }
 
 // Status tells how the stream is.
@@ -164,7 +180,9 @@ func (s *Stream) Status() Status {
 	for name, p := range s.peers {
 		one := Peer{Node: name, Incarnation: p.incarnation, Alive: s.alive(p, now), Beat: time.UnixMilli(int64(p.beat)).UTC(),
 			Behind: behind[name], ClockAhead: p.clock}
-		if !s.health.tail && s.health.at > 0 {
+		if st.Degraded {
+			one.Lag = max(s.server(now).Sub(time.UnixMilli(int64(p.beat))), 0)
+		} else if !s.health.tail && s.health.at > 0 {
 			one.Lag = max(s.server(now).Sub(time.UnixMilli(int64(s.health.at))), 0)
 		}
 		st.Peers = append(st.Peers, one)
