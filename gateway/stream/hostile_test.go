@@ -57,7 +57,7 @@ func TestHostileBounds(t *testing.T) {
 	n := w.add(t, "a", "", nil)
 	const far = 1 << 62
 	var batch []outgoing
-	for i := range uint64(6000) { // nodes that nobody knows, with clocks that are wrong
+	for i := range uint64(4400) { // nodes that nobody knows, with clocks that are wrong
 		id := senderID{fmt.Sprint("n", i), i}
 		e := detectors.Event{StreamTime: w.now.Add(time.Hour), Time: w.now.Add(time.Hour)}
 		batch = append(batch, outgoing{eventLog, (&beat{id: id, sent: far}).append(nil)},
@@ -65,11 +65,11 @@ func TestHostileBounds(t *testing.T) {
 	}
 	b := senderID{"b", 1}
 	batch = append(batch, outgoing{eventLog, (&beat{id: b, sent: far}).append(nil)})
-	for i := range uint64(3000) { // and one of which every other event is gone
+	for i := range uint64(1200) { // and one of which every other event is gone
 		batch = append(batch, outgoing{repairLog, (&gone{id: b, of: b, lo: 10 + 2*i, hi: 10 + 2*i}).append(nil)},
 			outgoing{repairLog, (&want{id: b, of: n.stream.self, lo: i + 1, hi: far}).append(nil)})
 	}
-	for i := range uint64(3000) {
+	for i := range uint64(1200) {
 		batch = append(batch, outgoing{eventLog, (&beat{id: b, sent: far + i}).append(nil)})
 	}
 	if _, err := (&simulated{w: w}).append(nil, batch); err != nil {
@@ -102,6 +102,20 @@ func TestHostileBounds(t *testing.T) {
 	w.settle(time.Minute)
 	if n.applied[detectors.EventKey{Node: "c", Incarnation: 1, Sequence: 1}] != 1 {
 		t.Error("an event of an honest node did not arrive")
+	}
+}
+
+// TestForgottenLife does not tell once more what the journals' age has taken.
+func TestForgottenLife(t *testing.T) {
+	w := newWorld()
+	n := w.add(t, "a", "", nil)
+	for i, age := range []time.Duration{31 * 24 * time.Hour, time.Hour} {
+		e := detectors.Event{StreamTime: w.now.Add(-age), Time: w.now.Add(-age)}
+		w.inject(repairLog, (&events{id: senderID{"b", uint64(i + 1)}, first: 1, bodies: [][]byte{appendEvent(nil, &e)}}).append(nil))
+	}
+	n.receive()
+	if n.applied[detectors.EventKey{Node: "b", Incarnation: 1, Sequence: 1}] != 0 || len(n.applied) != 1 {
+		t.Errorf("applied %v, want the younger", n.applied)
 	}
 }
 

@@ -364,7 +364,9 @@ func TestMarksAlone(t *testing.T) {
 		w.now = w.now.Add(time.Second)
 		n.send()
 		n.receive()
-		n.stream.tend()
+		n.stream.publishing.Lock()
+		n.stream.note()
+		n.stream.publishing.Unlock()
 		w.logs[eventLog] = w.logs[eventLog][len(w.logs[eventLog])-1:]
 	}
 	if st := n.stream.Status().Journal; st.Bytes > 4*smallestSegment+smallestSegment {

@@ -184,12 +184,17 @@ func (s *Stream) take(m *events, now time.Time) error {
 		return nil
 	}
 	s.state.Lock()
-	if n := s.duplicates(m); n == len(m.bodies) {
+	n, known := s.duplicates(m), s.all[m.id] != nil
+	if n == len(m.bodies) {
 		s.counts.duplicates += uint64(n)
-		s.state.Unlock()
-		return nil
 	}
 	s.state.Unlock()
+	if n == len(m.bodies) {
+		return nil
+	}
+	if _, latest, err := m.times(); !known && err == nil && latest.Before(now.Add(-s.JournalAge)) {
+		return nil // of a life that is forgotten already
+	}
 
 	decoded := make([]detectors.Event, len(m.bodies))
 	var clamped uint64

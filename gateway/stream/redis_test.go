@@ -171,6 +171,9 @@ func TestRedis(t *testing.T) {
 	}
 	a.mu.Unlock()
 
+	if ttl, err := a.client.TTL(t.Context(), "{kidoban}:events").Result(); err != nil || ttl <= 0 {
+		t.Errorf("the stream is kept for %v, %v: want a bound", ttl, err)
+	}
 	b.end()
 	await(t, func() string { return "the farewell" }, func() bool { return a.Nodes() == 1 })
 	if st := a.Status(); st.Degraded || st.Lost+st.Skipped+st.Unsent+st.Unknown+st.Malformed > 0 {

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"slices"
 	"time"
 )
 
@@ -31,7 +32,14 @@ func (s *Stream) wants(now time.Time) (list []*want) {
 	if s.health.degraded() {
 		return nil
 	}
-	for _, id := range s.all.ids() {
+	var ids []senderID
+	for id, one := range s.all {
+		if len(one.gaps) > 0 {
+			ids = append(ids, id)
+		}
+	}
+	slices.SortFunc(ids, senderID.compare)
+	for _, id := range ids {
 		one := s.all[id]
 		each := 0
 		for i := range one.gaps {

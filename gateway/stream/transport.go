@@ -20,6 +20,10 @@ const (
 // repairEntries is how many entries Redis keeps of the log of repairs.
 const repairEntries = 4096
 
+// kept is how long Redis keeps the logs after their last entry, for they tell of
+// people.
+var kept = [logs]time.Duration{24 * time.Hour, time.Hour}
+
 // position is where an entry is in a log: the ID that Redis gives it, the time of
 // its clock in milliseconds and a number within.
 type position struct{ ms, seq uint64 }
@@ -89,8 +93,16 @@ const field = "e"
 func (l *redisLink) append(ctx context.Context, batch []outgoing) ([]position, error) {
 	pipe := l.client.Pipeline()
 	added := make([]*redis.StringCmd, len(batch))
+	var used [logs]bool
 	for i, m := range batch {
+		used[m.log] = true
 		added[i] = pipe.XAdd(ctx, &redis.XAddArgs{Stream: l.keys[m.log], MaxLen: l.lengths[m.log], Approx: true, Values: []any{field, m.payload}})
+	}
+	var expiries []*redis.BoolCmd
+	for log, key := range l.keys {
+		if used[log] {
+			expiries = append(expiries, pipe.Expire(ctx, key, kept[log]))
+		}
 	}
 	_, _ = pipe.Exec(ctx) // each command has its own error
 	at := make([]position, 0, len(batch))
@@ -104,6 +116,11 @@ func (l *redisLink) append(ctx context.Context, batch []outgoing) ([]position, e
 			return at, err
 		}
 		at = append(at, p)
+	}
+	for _, cmd := range expiries {
+		if err := cmd.Err(); err != nil {
+			return at, err
+		}
 	}
 	return at, nil
 }
