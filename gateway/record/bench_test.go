@@ -176,7 +176,7 @@ func BenchmarkAppend(b *testing.B) {
 	}
 }
 
-// BenchmarkSeal is the work on the bytes alone.
+// BenchmarkCount is what a denial costs in a flood.
 func BenchmarkCount(b *testing.B) {
 	l := open(b, b.TempDir(), nil)
 	b.ReportAllocs()

@@ -1,11 +1,13 @@
 package record
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,7 +22,7 @@ type disk interface {
 	publish(from, to string) error
 	// remove removes a file, if it is there.
 	remove(path string) error
-	// reserve makes path take size bytes of the disk. With 0 it gives them back.
+	// reserve makes path take size bytes of the disk, durably. With 0 it gives them back.
 	reserve(path string, size int64) error
 	// free is how many bytes the file system of dir has left for us.
 	free(dir string) (int64, error)
@@ -77,10 +79,27 @@ func (d system) reserve(path string, size int64) error {
 	defer f.Close()
 	for {
 		err := unix.Fallocate(int(f.Fd()), 0, 0, size)
-		if !errors.Is(err, unix.EINTR) {
-			return errors.Join(err, f.Truncate(size)) // a larger one from before shrinks
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
+			err = fillUp(f, size)
 		}
+		return errors.Join(err, f.Truncate(size)) // a larger one from before shrinks
 	}
+}
+
+// fillUp does by writing what some file systems cannot do at once. What it writes
+// is random, since zeros take no room where a file system compresses.
+func fillUp(f *os.File, size int64) error {
+	info, err := f.Stat()
+	if err != nil || info.Size() >= size {
+		return err
+	}
+	if _, err := io.Copy(f, io.LimitReader(rand.Reader, size)); err != nil {
+		return err
+	}
+	return f.Sync() // some find only now that there is no room
 }
 
 func (system) free(dir string) (int64, error) {
@@ -119,7 +138,17 @@ func lockDir(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("locking the record: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	fd := int(f.Fd())
+	err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+	// Who only looks whether it is taken ([inUse]) holds it for a moment, shared.
+	for tries := 100; errors.Is(err, unix.EWOULDBLOCK) && tries > 0; tries-- {
+		if unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB) != nil {
+			break
+		}
+		runtime.Gosched()
+		err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+	}
+	if err != nil {
 		f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, fmt.Errorf("%w: %s: stop the gate that writes there, or give this one a directory of its own", ErrInUse, dir)

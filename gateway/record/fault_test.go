@@ -26,6 +26,7 @@ type badDisk struct {
 
 type faults struct {
 	create   error
+	publish  error // after the file got its name
 	open     error
 	write    error // after half of the bytes
 	sync     error // what was written since the last sync is lost, and reads as zeros
@@ -53,6 +54,13 @@ func (d *badDisk) create(path string) (file, error) {
 	}
 	f, err := d.system.create(path)
 	return &badFile{file: f, d: d}, err
+}
+
+func (d *badDisk) publish(from, to string) error {
+	if err := d.system.publish(from, to); err != nil {
+		return err
+	}
+	return d.get().publish
 }
 
 func (d *badDisk) open(path string) (file, error) {
@@ -348,6 +356,67 @@ func TestNoSegment(t *testing.T) {
 	b.all()
 }
 
+// A segment that perhaps has its name is begun before anything else is written, since
+// entries of the one before would have the same numbers.
+func TestSegmentPerhapsBegun(t *testing.T) {
+	for _, restarted := range []bool{false, true} {
+		b := newBench(t, func(c *Config) { c.SegmentBytes = 2 << 10 })
+		b.add("one", true)
+		b.disk.set(func(f *faults) { f.publish = syscall.EIO })
+		b.add(strings.Repeat("long", 500), false)
+		b.failing("beginning a segment")
+		b.add("small", false) // there would be room for it in the first segment
+		if restarted {
+			if err := b.log.Close(); err != nil {
+				t.Error(err)
+			}
+			b.disk.set(func(f *faults) { f.publish = nil })
+			b.open(nil)
+		} else {
+			b.disk.set(func(f *faults) { f.publish = nil })
+			if err := b.log.Flush(t.Context()); err != nil { // nobody writes meanwhile
+				t.Error(err)
+			}
+		}
+		b.failing("")
+		b.add("two", true)
+		if r := b.all(); r.Segments != 2 || r.Last != 2 {
+			t.Errorf("report %+v", r)
+		}
+	}
+}
+
+// What was left of a segment that was being made is no hindrance.
+func TestSegmentLeftOver(t *testing.T) {
+	b := newBench(t, func(c *Config) { c.SegmentBytes = 1 << 10 })
+	b.add("one", true)
+	if err := os.WriteFile(segmentPath(b.dir, 2)+".new", []byte("left"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.add(strings.Repeat("long", 250), true)
+	if r := b.all(); r.Segments != 2 {
+		t.Errorf("report %+v", r)
+	}
+}
+
+// A file system that cannot reserve room at once has it taken by writing.
+func TestFillUp(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "reserve")
+	for _, size := range []int64{100_000, 200_000, 200_000, 50_000} {
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(fillUp(f, size), f.Truncate(size), f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		var s unix.Stat_t
+		if err := unix.Stat(path, &s); err != nil || s.Size != size || s.Blocks*512 < size {
+			t.Errorf("%d bytes in %d blocks, %v, want %d", s.Size, s.Blocks, err, size)
+		}
+	}
+}
+
 // A full disk takes waiting entries from its reserve, and nothing else.
 func TestReserve(t *testing.T) {
 	b := newBench(t, nil)
@@ -445,6 +514,16 @@ func TestNextGroupFails(t *testing.T) {
 // A caller that does not want to wait any more goes.
 func TestContext(t *testing.T) {
 	b := newBench(t, nil)
+	over, end := context.WithCancel(t.Context())
+	end()
+	for range 20 { // never by chance
+		if _, err := b.log.Append(over, Draft{Kind: "login.success", Body: "never"}); !errors.Is(err, context.Canceled) {
+			t.Errorf("a context that had ended: %v", err)
+		}
+	}
+	if s := b.log.Status(); !s.Last.IsZero() {
+		t.Errorf("%v was written", s.Last)
+	}
 	b.disk.syncing = make(chan struct{})
 	ctx, cancel := context.WithCancelCause(t.Context())
 	errs := make(chan error)

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 var (
@@ -195,6 +197,9 @@ func newLog(dir string, cfg Config) (*Log, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the record's directory: %w", err)
 	}
+	if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
+		return nil, fmt.Errorf("opening the record: this process may not write to the directory %s (%w): see whose it is, and whether the file system is mounted read-only", dir, err)
+	}
 	lock, err := lockDir(dir)
 	if err != nil {
 		return nil, err
@@ -217,7 +222,7 @@ func setDefault[T int64 | time.Duration](v *T, to T) {
 
 // Append writes a waiting entry and returns its id when it is durable. An error is
 // either about the draft, or [ErrUnavailable], or the context's; after the
-// context's the entry may have been written or not.
+// context's the entry may have been written or not, and not if it had ended before.
 func (l *Log) Append(ctx context.Context, d Draft) (ID, error) {
 	it, err := l.prepare(d)
 	if err != nil {
@@ -331,6 +336,9 @@ func (l *Log) write(ctx context.Context, items []item) (uint64, error) {
 	case <-l.stop:
 		return 0, ErrClosed
 	default:
+	}
+	if ctx.Err() != nil { // then nothing is written
+		return 0, fmt.Errorf("waiting for the record: %w", context.Cause(ctx))
 	}
 	select {
 	case l.queue <- r:

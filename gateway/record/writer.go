@@ -26,6 +26,7 @@ type writer struct {
 	chain  chain  // up to the last durable entry
 
 	doubt   bool // a sync failed: what is cached may not be on the disk
+	begun   bool // the next segment may have its name: nothing more goes into this one
 	skip    uint64
 	tried   time.Time // when repairing was tried last
 	group   *group    // being filled
@@ -227,7 +228,7 @@ func (w *writer) begin(n int, waiting bool) error {
 	if err := w.repair(); err != nil {
 		return err
 	}
-	if w.file == nil || w.past(n) {
+	if w.file == nil || w.begun || w.past(n) {
 		err := w.rotate()
 		if waiting && isFull(err) && w.log.giveReserve() {
 			err = w.rotate()
@@ -475,7 +476,7 @@ func (w *writer) rotate() error {
 	if w.file != nil {
 		_ = w.file.Close() // all of it is synced
 	}
-	w.file, w.header, w.chain, w.sealer, w.skip = f, header, newChain(header), "", 0
+	w.file, w.header, w.chain, w.sealer, w.skip, w.begun = f, header, newChain(header), "", 0, false
 	l.mu.Lock()
 	l.durable = position{last: h.First - 1, segment: h.First, offset: int64(len(header))}
 	l.bytes += int64(len(header))
@@ -489,6 +490,9 @@ func (w *writer) rotate() error {
 // create makes a segment that is there whole, or not at all.
 func (w *writer) create(path string, header []byte) (_ file, err error) {
 	d := w.log.cfg.disk
+	if err := d.remove(path + ".new"); err != nil { // an attempt before could not
+		return nil, err
+	}
 	f, err := d.create(path + ".new")
 	if err != nil {
 		return nil, err
@@ -504,6 +508,7 @@ func (w *writer) create(path string, header []byte) (_ file, err error) {
 	if err := f.Sync(); err != nil {
 		return nil, err
 	}
+	w.begun = true
 	return f, d.publish(path+".new", path)
 }
 
@@ -629,10 +634,16 @@ func (l *Log) takeReserve() {
 	if l.cfg.Reserve < 0 {
 		return
 	}
+	before := l.reserveOut()
 	err := l.cfg.disk.reserve(l.reservePath(), l.cfg.Reserve)
-	if err != nil {
+	switch {
+	case err != nil:
 		err = errors.Join(err, l.cfg.disk.reserve(l.reservePath(), 0))
-		l.cfg.Log.Warn("there is no room for the record's reserve", "dir", l.dir, "bytes", l.cfg.Reserve, "error", err)
+		if !before { // else it was told
+			l.cfg.Log.Warn("the record's reserve cannot be taken: until it can, denials are counted and not written", "dir", l.dir, "bytes", l.cfg.Reserve, "error", err)
+		}
+	case before:
+		l.cfg.Log.Info("the record has its reserve again", "dir", l.dir, "bytes", l.cfg.Reserve)
 	}
 	l.mu.Lock()
 	l.thin = err != nil
