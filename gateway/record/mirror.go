@@ -134,8 +134,8 @@ type cursor struct {
 
 // copyAll copies what the mirror does not have, up to what is durable.
 func (l *Log) copyAll(ctx context.Context, c *cursor) error {
-	last := c.last
-	if c.segment == 0 {
+	last, asked := c.last, c.segment == 0
+	if asked {
 		asking, cancel := context.WithTimeout(ctx, mirrorWait)
 		defer cancel()
 		var err error
@@ -147,9 +147,12 @@ func (l *Log) copyAll(ctx context.Context, c *cursor) error {
 		}
 		l.copiedTo(last)
 	}
-	list, err := segments(l.dir)
-	if err != nil {
-		return err
+	list := []segmentFile{{c.segment, segmentPath(l.dir, c.segment)}}
+	if asked || c.segment != l.position().segment {
+		var err error
+		if list, err = segments(l.dir); err != nil {
+			return err
+		}
 	}
 	for i, s := range list {
 		// The last one that is there is sent again: whether it is the same shows that
@@ -157,12 +160,17 @@ func (l *Log) copyAll(ctx context.Context, c *cursor) error {
 		if s.first < c.segment || i+1 < len(list) && list[i+1].first <= last {
 			continue
 		}
-		if err := l.copySegment(ctx, s, last, c); err != nil {
+		if err := l.copySegment(ctx, s, last, asked && last > 0, c); err != nil {
 			*c = cursor{}
 			return err
 		}
+		asked = false
 	}
 	return nil
+}
+
+func lost(last uint64) error {
+	return fmt.Errorf("%w: it has entry %d, which is not here, as after a restore from an older backup", ErrFork, last)
 }
 
 func (l *Log) copiedTo(last uint64) {
@@ -172,8 +180,9 @@ func (l *Log) copiedTo(last uint64) {
 }
 
 // copySegment copies the entries of a segment from last on, as far as they are
-// durable when it gets there.
-func (l *Log) copySegment(ctx context.Context, s segmentFile, last uint64, c *cursor) error {
+// durable when it gets there. With must, last has to be one of them: otherwise the
+// mirror has entries that were lost here, and the segments after it do not fit.
+func (l *Log) copySegment(ctx context.Context, s segmentFile, last uint64, must bool, c *cursor) error {
 	at := l.position()
 	if s.first > at.segment {
 		return nil
@@ -210,6 +219,9 @@ func (l *Log) copySegment(ctx context.Context, s segmentFile, last uint64, c *cu
 	for {
 		f, leaf, err := sc.scan()
 		if errors.Is(err, io.EOF) {
+			if must {
+				return lost(last)
+			}
 			return send()
 		}
 		if err != nil {
@@ -218,6 +230,10 @@ func (l *Log) copySegment(ctx context.Context, s segmentFile, last uint64, c *cu
 		if leaf.Sequence < last {
 			continue
 		}
+		if must && leaf.Sequence != last {
+			return lost(last)
+		}
+		must = false
 		if len(copies) == 0 && leaf.Sequence > last {
 			l.mu.Lock()
 			l.copied.oldest = leaf.Time

@@ -317,6 +317,34 @@ func TestMirrorFork(t *testing.T) {
 	})
 }
 
+// Nor does one that was restored from a backup that is older than the mirror: what
+// comes next would not fit to what the mirror has.
+func TestMirrorAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, dir, backup := newMemoryMirror(), t.TempDir(), t.TempDir()
+		l := open(t, dir, func(c *record.Config) { c.Mirror = m })
+		for i := range 5 {
+			appendOne(t, l, i)
+			if i == 2 {
+				if err := os.CopyFS(backup, os.DirFS(dir)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		synctest.Wait()
+		l.Close()
+		if err := record.MarkRestored(backup); err != nil {
+			t.Fatal(err)
+		}
+		l = open(t, backup, func(c *record.Config) { c.Mirror = m })
+		appendOne(t, l, 5)
+		time.Sleep(time.Minute)
+		if s := l.Status().Mirror; !strings.Contains(s.Why, "it has entry 5, which is not here") || len(m.copies) != 5 {
+			t.Errorf("%d copies, %+v", len(m.copies), s)
+		}
+	})
+}
+
 func TestSQLMirror(t *testing.T) {
 	for _, kind := range []string{"sqlite", "postgres"} {
 		t.Run(kind, func(t *testing.T) {

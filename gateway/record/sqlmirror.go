@@ -87,12 +87,13 @@ func storeCopies(ctx context.Context, tx *sql.Tx, node string, copies []Copy) er
 }
 
 func storeSegment(ctx context.Context, tx *sql.Tx, node string, c Copy) error {
-	if _, err := tx.ExecContext(ctx, `INSERT INTO record_segments (node, first, header) VALUES ($1, $2, $3) ON CONFLICT (node, first) DO NOTHING`,
-		node, int64(c.First), c.Header); err != nil {
+	var header []byte
+	err := tx.QueryRowContext(ctx, `SELECT header FROM record_segments WHERE node = $1 AND first = $2`, node, int64(c.First)).Scan(&header)
+	if errors.Is(err, sql.ErrNoRows) { // a node has one writer, so nobody else adds it meanwhile
+		_, err = tx.ExecContext(ctx, `INSERT INTO record_segments (node, first, header) VALUES ($1, $2, $3)`, node, int64(c.First), c.Header)
 		return err
 	}
-	var header []byte
-	if err := tx.QueryRowContext(ctx, `SELECT header FROM record_segments WHERE node = $1 AND first = $2`, node, int64(c.First)).Scan(&header); err != nil {
+	if err != nil {
 		return err
 	}
 	if !bytes.Equal(header, c.Header) {
