@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 )
 
 // Report is what [Check] found.
@@ -207,6 +209,10 @@ func (c *checker) entry(sc *scanner, open *opener, f frame, l Leaf) {
 // after it. Unlike [Open] it also does so when a crash does not leave such an end,
 // and an entry that was acknowledged may be lost: the cut says what it looked like.
 // The zero cut means that the end is whole. The record must not be in use.
+//
+// A last segment whose beginning cannot be read is put aside whole (FIRST.seg.bad):
+// without it nothing in the file can be opened. How many entries it had is not
+// known, so that the record goes on behind a gap as after [MarkRestored].
 func RepairTail(dir string) (Cut, error) {
 	list, err := segments(dir)
 	if err != nil || len(list) == 0 {
@@ -219,6 +225,10 @@ func RepairTail(dir string) (Cut, error) {
 	defer lock.Close()
 	last := list[len(list)-1]
 	t, err := findTail(last)
+	var fault *Fault
+	if errors.As(err, &fault) && fault.stops && t == nil {
+		return putAside(dir, list, fault)
+	}
 	if err != nil || t.fault == nil {
 		return Cut{}, err
 	}
@@ -226,4 +236,36 @@ func RepairTail(dir string) (Cut, error) {
 		return Cut{}, fmt.Errorf("%w. Entries behind it were written later, so this is no end that may be cut off: restore the record from a copy", t.fault)
 	}
 	return cutTail(last, t)
+}
+
+// putAside takes the last segment out of a record, which has no beginning.
+func putAside(dir string, list []segmentFile, fault *Fault) (c Cut, err error) {
+	s := list[len(list)-1]
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("putting %s aside: %w", s.path, err)
+		}
+	}()
+	info, err := os.Stat(s.path)
+	if err != nil {
+		return Cut{}, err
+	}
+	aside := s.path + ".bad"
+	if _, err := os.Lstat(aside); !errors.Is(err, fs.ErrNotExist) {
+		return Cut{}, fmt.Errorf("%s is there already: move it away", aside)
+	}
+	before := uint64(0)
+	if len(list) > 1 {
+		if before, err = lastOf(list[len(list)-2]); err != nil {
+			return Cut{}, err
+		}
+	}
+	// First the mark: whatever happens between, no number is used again.
+	if err := markRestored(dir, restoration{before, s.first + restoredGap}); err != nil {
+		return Cut{}, err
+	}
+	if err := errors.Join(os.Rename(s.path, aside), syncDir(dir)); err != nil {
+		return Cut{}, err
+	}
+	return Cut{File: filepath.Base(s.path), Bytes: info.Size(), Kept: filepath.Base(aside), Why: fault.What}, nil
 }

@@ -235,8 +235,9 @@ func TestOpenRefusesDamage(t *testing.T) {
 		{"a length of an earlier entry", func(b []byte, p []record.Place) []byte { b[p[2].Offset+13] ^= 1; return b }, false},
 		{"an earlier entry reads as zeros", func(b []byte, p []record.Place) []byte { clear(b[p[2].Offset:p[3].Offset]); return b }, false},
 		{"a slot", func(b []byte, p []record.Place) []byte { b[p[1].SlotAt] ^= 1; return b }, false},
-		{"the header", func(b []byte, _ []record.Place) []byte { b[9] ^= 1; return b }, false},
-		{"an empty file", func(b []byte, _ []record.Place) []byte { return nil }, false},
+		{"the header", func(b []byte, _ []record.Place) []byte { b[9] ^= 1; return b }, true},
+		{"half a header", func(b []byte, _ []record.Place) []byte { return b[:30] }, true},
+		{"zeros instead of all", func(b []byte, _ []record.Place) []byte { clear(b); return b }, true},
 		{"an entry is missing", func(b []byte, p []record.Place) []byte { return slices.Delete(b, int(p[2].Offset), int(p[3].Offset)) }, false},
 		{"an entry is there twice", func(b []byte, p []record.Place) []byte { return append(b, p[5].Raw...) }, true},
 		{"text follows", func(b []byte, p []record.Place) []byte { return append(b, strings.Repeat("text", 20)...) }, true},
@@ -281,5 +282,53 @@ func TestOpenRefusesDamage(t *testing.T) {
 				sound(t, dir)
 			}
 		})
+	}
+}
+
+// A last segment that cannot be read at all is put aside, and no number is used again.
+func TestPutAside(t *testing.T) {
+	for _, segments := range []int{1, 3} {
+		dir := t.TempDir()
+		l := open(t, dir, func(c *record.Config) { c.SegmentBytes = 700 })
+		for i := 0; len(record.Segments(dir)) < segments; i++ {
+			appendOne(t, l, i)
+		}
+		last := appendOne(t, l, 100).Sequence
+		l.Close()
+		path, _ := end(t, dir)
+		if err := os.Truncate(path, 0); err != nil {
+			t.Fatal(err)
+		}
+		cut, err := record.RepairTail(dir)
+		if err != nil || cut.Kept != filepath.Base(path)+".bad" || cut.File != filepath.Base(path) {
+			t.Fatalf("got %+v, %v", cut, err)
+		}
+		l = open(t, dir, nil)
+		id := appendOne(t, l, 101)
+		if id.Sequence <= last+record.RestoredGap/2 {
+			t.Errorf("goes on with %v after %d", id, last)
+		}
+		l.Close()
+		if r := sound(t, dir); len(r.Gaps) != min(segments-1, 1) || r.Last != id.Sequence {
+			t.Errorf("report %+v", r)
+		}
+		open(t, dir, nil).Close()
+		// The segment that begins behind the gap is lost as well, twice.
+		for range 2 {
+			path, _ = end(t, dir)
+			if err := os.WriteFile(path, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if cut, err := record.RepairTail(dir); err != nil || cut.Kept == "" {
+				t.Fatalf("got %+v, %v", cut, err)
+			}
+			l = open(t, dir, nil)
+			next := appendOne(t, l, 102)
+			if l.Close(); next.Sequence <= id.Sequence {
+				t.Errorf("goes on with %v after %v", next, id)
+			}
+			id = next
+			sound(t, dir)
+		}
 	}
 }

@@ -155,7 +155,11 @@ func Last(dir string) (uint64, error) {
 	if err != nil || len(list) == 0 {
 		return 0, err
 	}
-	sc, closer, err := openSegment(list[len(list)-1], -1)
+	return lastOf(list[len(list)-1])
+}
+
+func lastOf(s segmentFile) (uint64, error) {
+	sc, closer, err := openSegment(s, -1)
 	if err != nil {
 		return 0, err
 	}

@@ -121,7 +121,7 @@ func findTail(s segmentFile) (*tail, error) {
 	}
 	sc, closer, err := openSegment(s, info.Size())
 	if err != nil {
-		return nil, fmt.Errorf("opening the record: %w. Segments are made whole, so the file was changed, or the disk is bad. See `kidoban record fsck`, and restore the record from a copy", err)
+		return nil, fmt.Errorf("opening the record: %w. Segments are made whole, so the file was changed, or the disk is bad. See `kidoban record fsck %s`, and restore the record from a copy", err, filepath.Dir(s.path))
 	}
 	defer closer.Close()
 	t := &tail{header: sc.header, raw: sc.raw, chain: newChain(sc.raw), next: sc.next, end: sc.offset, size: info.Size()}
@@ -162,9 +162,15 @@ func cutTail(s segmentFile, t *tail) (Cut, error) {
 }
 
 func keepTorn(path string, r io.Reader) (err error) {
-	old, err := filepath.Glob(filepath.Join(filepath.Dir(path), "*.torn"))
+	entries, err := os.ReadDir(filepath.Dir(path))
 	if err != nil {
 		return err
+	}
+	var old []string
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), ".torn") {
+			old = append(old, filepath.Join(filepath.Dir(path), e.Name()))
+		}
 	}
 	slices.SortFunc(old, func(a, b string) int { return modified(a).Compare(modified(b)) })
 	for len(old) >= tornFiles {
@@ -220,7 +226,7 @@ const restoredGap = 1 << 20
 func MarkRestored(dir string) error {
 	last, err := Last(dir)
 	if err == nil && last > 0 {
-		err = markRestored(dir, last)
+		err = markRestored(dir, restoration{last, last + 1 + restoredGap})
 	}
 	if err != nil {
 		return fmt.Errorf("marking the record in %s as restored: %w", dir, err)
@@ -228,8 +234,8 @@ func MarkRestored(dir string) error {
 	return nil
 }
 
-func markRestored(dir string, last uint64) error {
-	mark, err := json.Marshal(restoration{last, last + 1 + restoredGap})
+func markRestored(dir string, r restoration) error {
+	mark, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}

@@ -55,7 +55,7 @@ func Restore(ctx context.Context, from Source, node, dir string) (*Report, error
 	if !report.OK() {
 		return report, fmt.Errorf("restoring the record of %s: what the mirror has does not fit together: %w", node, &report.Faults[0])
 	}
-	if err := markRestored(making, last); err != nil {
+	if err := markRestored(making, restoration{last, last + 1 + restoredGap}); err != nil {
 		return nil, fmt.Errorf("restoring the record of %s: %w", node, err)
 	}
 	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
