@@ -186,3 +186,29 @@ func BenchmarkCount(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkSQLMirror is what the mirror's database has to do for a group of entries.
+func BenchmarkSQLMirror(b *testing.B) {
+	for _, kind := range []string{"sqlite", "postgres"} {
+		for _, group := range []int{1, 256} {
+			b.Run(fmt.Sprintf("%s/entries=%d", kind, group), func(b *testing.B) {
+				m := record.NewSQLMirror(database(b, kind))
+				copies := make([]record.Copy, group)
+				for i := range copies {
+					copies[i] = record.Copy{First: 1, Header: make([]byte, 70), Frame: make([]byte, 388)}
+				}
+				last := uint64(0)
+				for b.Loop() {
+					for i := range copies {
+						last++
+						copies[i].Sequence = last
+					}
+					if err := m.Store(b.Context(), "gate-1", copies); err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.ReportMetric(float64(last)/b.Elapsed().Seconds(), "entries/s")
+			})
+		}
+	}
+}

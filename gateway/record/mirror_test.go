@@ -403,7 +403,7 @@ func TestSQLMirror(t *testing.T) {
 	}
 }
 
-func database(t *testing.T, kind string) *sql.DB {
+func database(t testing.TB, kind string) *sql.DB {
 	t.Helper()
 	driver, address, dialect := "sqlite", "file:"+filepath.Join(t.TempDir(), "db")+"?_pragma=foreign_keys(ON)&_txlock=immediate", goose.DialectSQLite3
 	if kind == "postgres" {

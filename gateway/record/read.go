@@ -171,9 +171,12 @@ func lastOf(s segmentFile) (uint64, error) {
 		switch {
 		case errors.Is(err, io.EOF), errors.As(err, &fault) && fault.stops:
 			return last, nil
-		case err != nil:
+		case err == nil:
+			last = l.Sequence
+		case fault == nil:
 			return 0, err
+		default: // what is wrong, and perhaps its number, is not for us to tell
+			last++
 		}
-		last = l.Sequence
 	}
 }

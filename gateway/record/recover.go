@@ -274,7 +274,8 @@ func (l *Log) openRestored() error {
 	case at >= r.Next: // a start before this one wrote the entry
 		return os.Remove(restoredPath(l.dir))
 	case at == r.Next-1: // a start before this one began the segment
-	case at == r.Last:
+	case at <= r.Last: // less: a bad end was cut off since
+		r.Last = at
 		w.skip = r.Next - r.Last - 1
 		if err := w.rotate(); err != nil {
 			return fmt.Errorf("opening the record after a restore: %w", err)

@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/kidoban/kidoban/gateway/record"
 )
 
 // The files of a backup.
@@ -48,15 +50,28 @@ type BackupResult struct {
 // directory: a SQLite database as of one moment, then the record (so that it knows
 // every act that the database knows), and the keyring under a passphrase; without a
 // passphrase it is left out. A PostgreSQL database is saved by PostgreSQL's own
-// program: the result says how.
+// program: the result says how. After an error nothing is left in the directory.
 func Backup(ctx context.Context, o Options, to string, passphrase []byte, now time.Time) (_ BackupResult, err error) {
 	kind, err := kindOf(o.Database)
 	if err != nil {
 		return BackupResult{}, err
 	}
+	if len(passphrase) > 0 {
+		if err := checkPassphrase(passphrase); err != nil {
+			return BackupResult{}, err
+		}
+	}
+	if err := outside(filepath.Join(o.DataDir, recordName), to); err != nil {
+		return BackupResult{}, err
+	}
 	if err := newDir(to); err != nil {
 		return BackupResult{}, err
 	}
+	defer func() {
+		if err != nil { // half a backup takes the room that perhaps was missing
+			err = errors.Join(err, emptyDir(to))
+		}
+	}()
 	m := manifest{Version: 1, Made: now.UTC(), Database: kind.String(), Files: make(map[string]string)}
 	var result BackupResult
 	if kind == sqlite {
@@ -94,6 +109,9 @@ func Backup(ctx context.Context, o Options, to string, passphrase []byte, now ti
 	if err != nil {
 		return BackupResult{}, err
 	}
+	if len(text) >= manifestMax {
+		return BackupResult{}, fmt.Errorf("the record has too many files (%d) for a backup: move old segments away", len(m.Files))
+	}
 	if err := replaceFile(filepath.Join(to, manifestName), append(text, '\n')); err != nil {
 		return BackupResult{}, fmt.Errorf("finishing the backup: %w", err)
 	}
@@ -107,8 +125,18 @@ func Backup(ctx context.Context, o Options, to string, passphrase []byte, now ti
 // Restore makes a data directory from a backup: every file is checked against the
 // backup's list, and the keyring opened with the passphrase. The directory must not
 // hold a gate's data. Without a keyring in the backup the passphrase is empty, and
-// the keyring is to be brought there before the gate starts.
-func Restore(ctx context.Context, from, dir string, passphrase []byte) (names []string, err error) {
+// the keyring is to be brought there before the gate starts. The record goes on
+// behind a gap ([record.MarkRestored]), since what was lost had the next numbers; an
+// error about that alone leaves what was restored, and names come with it.
+func Restore(ctx context.Context, from, dir string, passphrase []byte) ([]string, error) {
+	names, err := restore(ctx, from, dir, passphrase)
+	if err != nil {
+		return nil, err
+	}
+	return names, markRecord(dir)
+}
+
+func restore(ctx context.Context, from, dir string, passphrase []byte) (names []string, err error) {
 	m, err := readManifest(from)
 	if err != nil {
 		return nil, err
@@ -149,17 +177,31 @@ func Restore(ctx context.Context, from, dir string, passphrase []byte) (names []
 			return nil, fmt.Errorf("restoring %s: the file in the backup is not the one that was saved (SHA-256 %s, want %s)", name, sum, m.Files[name])
 		}
 	}
-	if !sealed {
-		return names, nil
+	if sealed {
+		data, err := os.ReadFile(filepath.Join(dir, sealedName))
+		if err != nil {
+			return nil, err
+		}
+		if _, err := ImportKeyring(filepath.Join(dir, keyringName), data, passphrase); err != nil {
+			return nil, err
+		}
+		if err := os.Remove(filepath.Join(dir, sealedName)); err != nil {
+			return nil, err
+		}
 	}
-	data, err := os.ReadFile(filepath.Join(dir, sealedName))
-	if err != nil {
-		return nil, err
+	return names, nil
+}
+
+// markRecord says in a restored directory that its record is an older copy.
+func markRecord(dir string) error {
+	path := filepath.Join(dir, recordName)
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	if _, err := ImportKeyring(filepath.Join(dir, keyringName), data, passphrase); err != nil {
-		return nil, err
+	if err := record.MarkRestored(path); err != nil {
+		return fmt.Errorf("all files are restored, but the record cannot be written on as it was saved: %w. Run kidoban record fsck --repair-tail %s", err, path)
 	}
-	return names, os.Remove(filepath.Join(dir, sealedName))
+	return nil
 }
 
 func readManifest(from string) (manifest, error) {
@@ -296,6 +338,38 @@ func newDir(dir string) error {
 	return nil
 }
 
+// emptyDir removes what is in a directory.
+func emptyDir(dir string) error {
+	there, err := os.ReadDir(dir)
+	for _, e := range there {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+	}
+	return err
+}
+
+// outside refuses a directory within the one that is to be saved there, which would
+// save itself.
+func outside(saved, to string) error {
+	a, err := filepath.Abs(saved)
+	if err != nil {
+		return err
+	}
+	b, err := filepath.Abs(to)
+	if err != nil {
+		return err
+	}
+	if below, err := filepath.Rel(a, b); err == nil && filepath.IsLocal(below) {
+		return fmt.Errorf("%s is within the record that is to be saved: name a directory elsewhere, best on another disk", to)
+	}
+	return nil
+}
+
+// passing reports whether a file of the record is of use only to the process that
+// writes there.
+func passing(name string) bool {
+	return name == "lock" || name == "reserve" || strings.HasSuffix(name, ".new")
+}
+
 // copyTree copies the plain files below a directory, which may be missing. Files
 // that grow meanwhile are copied as far as they were.
 func copyTree(ctx context.Context, from, to, name string, sums map[string]string) error {
@@ -306,7 +380,7 @@ func copyTree(ctx context.Context, from, to, name string, sums map[string]string
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if !e.Type().IsRegular() {
+		if !e.Type().IsRegular() || passing(e.Name()) {
 			return nil
 		}
 		below, err := filepath.Rel(from, path)

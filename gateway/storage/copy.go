@@ -149,11 +149,12 @@ func copying(config *pgx.ConnConfig) *pgx.ConnConfig {
 }
 
 // alone refuses a PostgreSQL database that a gate is connected to. One that has just
-// stopped has a second to be gone.
+// stopped has three seconds to be gone, since its connections outlive it on a busy
+// server.
 func (db *DB) alone(ctx context.Context) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	for tries := 20; ; tries-- {
+	for tries := 60; ; tries-- {
 		var n int
 		if err := db.sql.QueryRowContext(ctx, `SELECT COUNT(*) FROM pg_stat_activity
 			WHERE datname = current_database() AND application_name LIKE 'kidoban/%'`).Scan(&n); err != nil {

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -110,21 +111,22 @@ func (g *gate) busy(t *testing.T) (sofar func() []told, stop func() []told) {
 	var all atomic.Pointer[[]told]
 	all.Store(new([]told))
 	some, done := make(chan struct{}), make(chan struct{})
+	begun := sync.OnceFunc(func() { close(some) })
 	go func() {
 		defer close(done)
 		for i := 0; ctx.Err() == nil; i++ {
 			s, token, d, err := g.live(ctx, i)
 			if err != nil {
 				if ctx.Err() == nil {
-					t.Error(err)
-					close(some)
+					t.Errorf("person %d: %v", i, err)
+					begun()
 				}
 				return
 			}
 			next := append(slices.Clone(*all.Load()), told{i, s, token, d})
 			all.Store(&next)
 			if i == 30 {
-				close(some)
+				begun()
 			}
 		}
 	}()
@@ -232,6 +234,23 @@ func TestBackupRefuses(t *testing.T) {
 	}
 	if _, err := storage.Restore(t.Context(), t.TempDir(), into, nil); err == nil || !strings.Contains(err.Error(), "not a backup") {
 		t.Errorf("no backup: %v", err)
+	}
+	if _, err := storage.Backup(t.Context(), quiet(dir), filepath.Join(dir, "record", "b"), nil, start); err == nil || !strings.Contains(err.Error(), "within the record") {
+		t.Errorf("into the record: %v", err)
+	}
+	short := filepath.Join(t.TempDir(), "b")
+	if _, err := storage.Backup(t.Context(), quiet(dir), short, []byte("short"), start); err == nil || !strings.Contains(err.Error(), "at least 12") {
+		t.Errorf("a short passphrase: %v", err)
+	}
+	if _, err := os.Stat(short); err == nil {
+		t.Error("a refused backup made a directory")
+	}
+	// The keyring is missing, which shows last.
+	if _, err := storage.Backup(t.Context(), quiet(dir), short, []byte(passphrase), start); err == nil || !strings.Contains(err.Error(), "keys.json") {
+		t.Errorf("no keyring: %v", err)
+	}
+	if left, err := os.ReadDir(short); err != nil || len(left) > 0 {
+		t.Errorf("a failed backup left %v, %v", left, err)
 	}
 	for _, evil := range []string{`"../x"`, `"/etc/passwd"`, `"record/../../x"`, `"keys.json"`, `"record//x"`, `"backup.json"`} {
 		if err := storage.ParseManifest([]byte(`{"version":1,"files":{` + evil + `:"` + strings.Repeat("00", 32) + `"}}`)); err == nil {
@@ -379,10 +398,37 @@ func TestCopy(t *testing.T) {
 	if err := moved.Close(); err != nil {
 		t.Fatal(err)
 	}
+	disconnected(t, postgres.Database)
 	if _, err := storage.Copy(t.Context(), postgres, back); err != nil {
 		t.Fatal(err)
 	}
 	newGate(t, open(t, back.DataDir)).has(t, all)
+}
+
+// disconnected waits until PostgreSQL has noticed that the gates are gone, which may
+// take long where much else runs.
+func disconnected(t *testing.T, address string) {
+	t.Helper()
+	db, err := sql.Open("pgx", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	tick, late := time.NewTicker(20*time.Millisecond), time.After(30*time.Second)
+	defer tick.Stop()
+	for n := 1; ; {
+		if err := db.QueryRowContext(t.Context(), `SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'kidoban/%'`).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		if n == 0 {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-late:
+			t.Fatalf("%d connections stay", n)
+		}
+	}
 }
 
 func TestCopyRefuses(t *testing.T) {

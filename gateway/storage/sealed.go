@@ -68,9 +68,16 @@ func (k *Keyring) Sealed(passphrase []byte) ([]byte, error) {
 	return sealKeyring(keys, passphrase)
 }
 
+func checkPassphrase(p []byte) error {
+	if n := utf8.RuneCount(p); n < passphraseMin || len(p) > passphraseMax {
+		return fmt.Errorf("the passphrase has %d characters, want at least %d and at most %d bytes", n, passphraseMin, passphraseMax)
+	}
+	return nil
+}
+
 func sealKeyring(keys []Key, passphrase []byte) ([]byte, error) {
-	if n := utf8.RuneCount(passphrase); n < passphraseMin || len(passphrase) > passphraseMax {
-		return nil, fmt.Errorf("the passphrase has %d characters, want at least %d and at most %d bytes", n, passphraseMin, passphraseMax)
+	if err := checkPassphrase(passphrase); err != nil {
+		return nil, err
 	}
 	plain, err := formatKeyring(keys)
 	if err != nil {
