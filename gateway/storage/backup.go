@@ -251,7 +251,7 @@ func parseManifest(data []byte) (manifest, error) {
 // saveSQLite writes a consistent copy of a database that others may be writing.
 func saveSQLite(ctx context.Context, file, to string) (err error) {
 	if _, err := os.Stat(file); err != nil {
-		return fmt.Errorf("the database: %w", err)
+		return fmt.Errorf("there is no database to save (%w): name the data_dir of the gate, and its database if that is PostgreSQL", err)
 	}
 	// The copy is made here first so that nobody else can ever read it.
 	f, err := os.OpenFile(to, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)

@@ -45,7 +45,7 @@ func OpenKeyring(file string, create bool) (*Keyring, error) {
 		keys, err = createKeyring(file, time.Now())
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("the keyring %s is missing, and the database beside it needs it: restore it from the backup, or copy it from another node", file)
+		return nil, fmt.Errorf("the keyring %s is missing: restore it from the backup, or copy it from another node. New keys open nothing of what is there already, so they are made only for a new installation", file)
 	}
 	if err != nil {
 		return nil, err

@@ -32,10 +32,32 @@ all, is moved by kidoban storage export and import.) A PostgreSQL database is na
 
 so that no password is on a command line, where everybody on the machine can read it.`,
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.Use = "data COMMAND"
+			cmd.Use, cmd.RunE = "data COMMAND", showCommands
 			cmd.AddCommand(dataMigrate(), dataBackup(), dataRestore())
 		},
 	})
+}
+
+// showCommands is what a command does that has only others below it.
+func showCommands(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return cmd.Help()
+	}
+	var names []string
+	for _, c := range cmd.Commands() {
+		names = append(names, c.Name())
+	}
+	return fmt.Errorf("%s has no command %.40q: want one of %s", cmd.Name(), args[0], strings.Join(names, ", "))
+}
+
+// one wants one argument, and says what it is.
+func one(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != 1 {
+			return fmt.Errorf("want one argument, %s, and got %d: kidoban %s %s", what, len(args), cmd.Parent().Name(), cmd.Use)
+		}
+		return nil
+	}
 }
 
 // address is the address of a database as a command names it.
@@ -79,7 +101,7 @@ func side(flag, spec string) (storage.Options, error) {
 	path, ok := strings.CutPrefix(spec, "sqlite:")
 	if !ok {
 		text, err := address(spec)
-		if err == nil && text == "" {
+		if err == nil && !strings.HasPrefix(text, "postgres://") && !strings.HasPrefix(text, "postgresql://") {
 			err = errors.New("want sqlite:DIR, env:NAME, file:PATH or postgres://USER@HOST/NAME")
 		}
 		if err != nil {
@@ -153,7 +175,7 @@ func dataBackup() *cobra.Command {
 		Long: `Saves the database, the record and the keyring of a gate into a new directory, also while
 the gate runs. The keyring is sealed under the passphrase; without one it is left out. A
 PostgreSQL database is saved by the pg_dump command that is printed.`,
-		Args: cobra.ExactArgs(1),
+		Args: one("the new directory to save into"),
 	}
 	cmd.Flags().StringVar(&database, "database", "", "the PostgreSQL `database` of the gate (default: SQLite in the data_dir)")
 	dir, passphrase := dataDirFlag(cmd), passphraseFlag(cmd)
@@ -191,7 +213,7 @@ database is restored into a new one before the gate starts:
 
   createdb NAME
   pg_restore --exit-on-error --no-owner --no-privileges --dbname=NAME DIR/kidoban.pgdump`,
-		Args: cobra.ExactArgs(1),
+		Args: one("the directory of the backup"),
 	}
 	dir, passphrase := dataDirFlag(cmd), passphraseFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -200,10 +222,9 @@ database is restored into a new one before the gate starts:
 			return err
 		}
 		names, err := storage.Restore(cmd.Context(), args[0], dir(), secret)
-		if err != nil {
-			return err
+		if len(names) > 0 {
+			fmt.Fprintf(os.Stdout, "restored %d files into %s\n", len(names), dir())
 		}
-		_, err = fmt.Fprintf(os.Stdout, "restored %d files into %s\n", len(names), dir())
 		return err
 	}
 	return cmd

@@ -35,7 +35,7 @@ A rotation with several nodes:
 
 Old keys still open what they made, so there is nothing to redo.`,
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.Use = "keys COMMAND"
+			cmd.Use, cmd.RunE = "keys COMMAND", showCommands
 			cmd.AddCommand(keysInit(), keysList(), keysRotate(), keysExport(), keysImport())
 		},
 	})
@@ -160,7 +160,7 @@ func keysRotate() *cobra.Command {
 		Short: "Adds a key that takes over from the current one",
 		Long: "Adds a key for PURPOSE (" + strings.Join(names, ", ") + `) that makes new things after a while. Copy keys.json to all
 other nodes before that: a node without the key could not open what others make with it.`,
-		Args:      cobra.ExactArgs(1),
+		Args:      one("the purpose: " + strings.Join(names, ", ")),
 		ValidArgs: names,
 	}
 	cmd.Flags().DurationVar(&after, "after", storage.RotationGrace, "how long the key waits, a `duration`; 0s for an installation of one node")
@@ -192,7 +192,7 @@ func keysExport() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export FILE --passphrase-file FILE [--data-dir DIR]",
 		Short: "Writes the keys under a passphrase, for the backup and for other nodes",
-		Args:  cobra.ExactArgs(1),
+		Args:  one("the file to write"),
 	}
 	dir, passphrase := dataDirFlag(cmd), passphraseFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -234,7 +234,7 @@ func keysImport() *cobra.Command {
 		Short: "Takes exported keys over",
 		Long: `Takes exported keys over. Keys that are there already are replaced only by a file that
 has all of them: a later one of the same installation.`,
-		Args: cobra.ExactArgs(1),
+		Args: one("the file that was exported"),
 	}
 	dir, passphrase := dataDirFlag(cmd), passphraseFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

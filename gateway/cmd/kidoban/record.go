@@ -32,7 +32,7 @@ happened in segment files. Bodies of entries are sealed; the keyring that opens 
 is keys.json beside DIR, or what --keys names. All but fsck --repair-tail and restore
 only read, so the gate may run meanwhile.`,
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.Use = "record COMMAND"
+			cmd.Use, cmd.RunE = "record COMMAND", showCommands
 			cmd.AddCommand(recordTail(), recordFsck(), recordVerify(), recordRestore())
 		},
 	})
@@ -70,6 +70,23 @@ func (f *recordFlags) open(dir string) (func() []record.Key, error) {
 	}, nil
 }
 
+// oneRecord wants a directory that is a record, perhaps one without entries.
+func oneRecord(cmd *cobra.Command, args []string) error {
+	if err := one("the directory of the record")(cmd, args); err != nil {
+		return err
+	}
+	there, err := os.ReadDir(args[0])
+	if err != nil {
+		return err
+	}
+	for _, e := range there {
+		if strings.HasSuffix(e.Name(), ".seg") || e.Name() == "lock" {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s holds no record: name the directory with the files *.seg, such as record in the data_dir", args[0])
+}
+
 func recordTail() *cobra.Command {
 	var f recordFlags
 	var follow bool
@@ -77,7 +94,7 @@ func recordTail() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "tail [-f] [-n COUNT] [--json] DIR",
 		Short: "Shows the last entries",
-		Args:  cobra.ExactArgs(1),
+		Args:  oneRecord,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			keys, err := f.open(args[0])
 			if err != nil {
@@ -181,7 +198,7 @@ A gate itself cuts off an end that a crash left unfinished. With --repair-tail a
 end is also cut off when no crash can have left it, provided that nothing was written
 after it: an entry that was acknowledged may be lost then. What is cut off is kept in
 DIR, up to 1 MiB of it. Damage anywhere else is not repaired: restore a copy.`,
-		Args: cobra.ExactArgs(1),
+		Args: oneRecord,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if repair {
 				cut, err := record.RepairTail(args[0])
@@ -218,7 +235,7 @@ compares it with what its entry commits to. The exit code is 1 when something is
 
 Whoever can write to DIR can cut off the end between two entries, and that cannot be
 seen here: compare the last entry and the hash with what was kept elsewhere.`,
-		Args: cobra.ExactArgs(1),
+		Args: oneRecord,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			keys, err := f.open(args[0])
 			if err != nil {
@@ -257,7 +274,7 @@ func writeCheck(w io.Writer, dir string, r *record.Report, depth record.Depth, a
 			r.Node, r.First, r.Last, r.Waiting, r.Aggregated, r.Segments, r.Bytes)
 	}
 	for _, g := range r.Gaps {
-		fmt.Fprintf(&b, "Entries %d to %d were left out when the record was restored from its mirror.\n", g.From, g.To)
+		fmt.Fprintf(&b, "Entries %d to %d were left out when the record was restored: what had these numbers is lost.\n", g.From, g.To)
 	}
 	if depth == record.Contents && r.Entries > 0 {
 		fmt.Fprintf(&b, "Bodies: %d match their entries, %d erased, %d not opened for want of a key.\n", r.Opened, r.Erased, r.Sealed)
@@ -285,29 +302,28 @@ func writeCheck(w io.Writer, dir string, r *record.Report, depth record.Depth, a
 }
 
 func recordRestore() *cobra.Command {
-	var node, from, address string
+	var node, from, database string
 	cmd := &cobra.Command{
-		Use:   "restore --node NODE [--from database] [--database ADDRESS] DIR",
+		Use:   "restore --node NODE --database env:NAME DIR",
 		Short: "Makes the record of a node anew from its mirror",
 		Long: `
 Writes the segments of a node to DIR, which is empty or missing, as they were
 mirrored to the database, and checks them. The gate that opens DIR goes on behind a
 gap, since the entries that were lost have some of the next numbers.
 
-The address is that of the PostgreSQL database in the gate's configuration. Without
---database it is read from KIDOBAN_DATABASE, where other users do not see a password.`,
-		Args: cobra.ExactArgs(1),
+The database is the one in the gate's configuration: env:NAME, file:PATH or
+postgres://USER@HOST/NAME (kidoban data --help says more).`,
+		Args: one("the directory to make"),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if from != "database" {
 				return fmt.Errorf("--from %s: want database", from)
 			}
-			if address == "" {
-				address = os.Getenv("KIDOBAN_DATABASE")
+			target, err := side("--database", database)
+			if err != nil {
+				return err
 			}
-			if address == "" {
-				return errors.New("no database is named: give --database, or set KIDOBAN_DATABASE")
-			}
-			db, err := storage.OpenReadOnly(cmd.Context(), storage.Options{Database: address})
+			target.Node = "restore"
+			db, err := storage.OpenReadOnly(cmd.Context(), target)
 			if err != nil {
 				return err
 			}
@@ -322,9 +338,11 @@ The address is that of the PostgreSQL database in the gate's configuration. With
 	}
 	cmd.Flags().StringVar(&node, "node", "", "`name` of the node whose record it is")
 	cmd.Flags().StringVar(&from, "from", "database", "`kind` of mirror: database")
-	cmd.Flags().StringVar(&address, "database", "", "`address` of the database, postgres://...")
-	if err := cmd.MarkFlagRequired("node"); err != nil {
-		panic(err) // it is defined above
+	cmd.Flags().StringVar(&database, "database", "", "the gate's `database`: env:NAME, file:PATH, or an address without a password")
+	for _, name := range []string{"node", "database"} {
+		if err := cmd.MarkFlagRequired(name); err != nil {
+			panic(err) // it is defined above
+		}
 	}
 	return cmd
 }
