@@ -426,8 +426,8 @@ func TestReserve(t *testing.T) {
 	if err := b.log.Flush(t.Context()); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("denials on a full disk: %v", err)
 	}
-	if !b.disk.get().reserve {
-		t.Error("the reserve went for denials")
+	if s := b.log.Status(); !b.disk.get().reserve || !s.Full || s.Why != "" {
+		t.Errorf("denials on a full disk: the reserve is there: %v, status %+v", b.disk.get().reserve, s)
 	}
 	b.add("two", true)
 	if s := b.log.Status(); b.disk.get().reserve || !s.ReserveOut || s.Why != "" || s.Counted != 1 {
@@ -443,7 +443,7 @@ func TestReserve(t *testing.T) {
 	if err := b.log.Flush(t.Context()); err != nil { // there is room again
 		t.Fatal(err)
 	}
-	if s := b.log.Status(); !b.disk.get().reserve || s.ReserveOut || s.Counted != 0 || s.Why != "" {
+	if s := b.log.Status(); !b.disk.get().reserve || s.ReserveOut || s.Full || s.Counted != 0 || s.Why != "" {
 		t.Errorf("reserve there: %v, status %+v", b.disk.get().reserve, s)
 	}
 	b.add("three", true)

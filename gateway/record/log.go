@@ -112,6 +112,7 @@ type Log struct {
 	files   int
 	trouble trouble
 	thin    bool   // the reserve is given up
+	full    bool   // there is no room for denials
 	copied  copied // what the mirror has
 
 	mirrored chan struct{} // has one when there is more to mirror
@@ -409,6 +410,7 @@ type Status struct {
 	Segments   int       `json:"segments"`         // files
 	Bytes      int64     `json:"bytes"`            // of all segments
 	Free       int64     `json:"free"`             // bytes of the disk; -1: unknown
+	Full       bool      `json:"full"`             // the disk has no room: denials are counted and not written, waiting entries have the reserve
 	ReserveOut bool      `json:"reserve_out"`      // the reserve is not there: the disk was full
 	Since      time.Time `json:"since,omitzero"`   // nothing can be written since then; zero: it can
 	Why        string    `json:"why,omitempty"`    // of that
@@ -425,7 +427,7 @@ func (l *Log) Status() Status {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := Status{
-		Queue: l.waiting.Load(), Counted: counted, Segments: l.files, Bytes: l.bytes, Free: free, ReserveOut: l.thin,
+		Queue: l.waiting.Load(), Counted: counted, Segments: l.files, Bytes: l.bytes, Free: free, Full: l.full, ReserveOut: l.thin,
 	}
 	if l.durable.last > 0 {
 		s.Last = ID{l.cfg.Node, l.durable.last}

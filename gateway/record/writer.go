@@ -321,6 +321,10 @@ func (w *writer) write(g *group) error {
 	if isFull(err) && g.sums == nil && w.log.giveReserve() {
 		_, err = w.file.WriteAt(g.buf, g.at)
 	}
+	if isFull(err) && g.sums != nil && w.file.Truncate(g.at) == nil {
+		w.log.crowded(true) // waiting entries can be written all the same
+		return fmt.Errorf("%w: %s: denials: %w", ErrUnavailable, w.log.dir, err)
+	}
 	if err != nil {
 		return w.log.failed(fmt.Errorf("writing: %w", err))
 	}
@@ -346,6 +350,9 @@ func (w *writer) committed(err error) {
 	g, l := w.other, w.log
 	w.busy = false
 	if err == nil {
+		if g.sums != nil {
+			l.crowded(false)
+		}
 		for _, leaf := range g.leaves {
 			w.chain.add(leaf)
 		}
@@ -517,8 +524,11 @@ func (w *writer) create(path string, header []byte) (_ file, err error) {
 // and the group is empty.
 func (w *writer) tend() {
 	l := w.log
-	if l.reserveOut() {
-		if free, err := l.cfg.disk.free(l.dir); err == nil && free >= 2*l.cfg.Reserve {
+	if free, err := l.cfg.disk.free(l.dir); err == nil {
+		if free >= groupFit {
+			l.crowded(false)
+		}
+		if l.reserveOut() && free >= 2*l.cfg.Reserve {
 			l.takeReserve()
 		}
 	}
@@ -615,6 +625,20 @@ func (l *Log) reserveOut() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.thin
+}
+
+// crowded notes whether the disk has room for denials.
+func (l *Log) crowded(full bool) {
+	l.mu.Lock()
+	before := l.full
+	l.full = full
+	l.mu.Unlock()
+	switch {
+	case full && !before:
+		l.cfg.Log.Warn("the disk is full: denials are counted and not written, and what is left is for waiting entries: make room", "dir", l.dir)
+	case before && !full:
+		l.cfg.Log.Info("there is room for denials again", "dir", l.dir)
+	}
 }
 
 // giveReserve gives the reserve up. It returns false if that was done before.
