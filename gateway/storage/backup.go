@@ -64,12 +64,16 @@ func Backup(ctx context.Context, o Options, to string, passphrase []byte, now ti
 	if err := outside(filepath.Join(o.DataDir, recordName), to); err != nil {
 		return BackupResult{}, err
 	}
+	undo := emptyDir
+	if _, err := os.Lstat(to); errors.Is(err, fs.ErrNotExist) {
+		undo = os.RemoveAll
+	}
 	if err := newDir(to); err != nil {
 		return BackupResult{}, err
 	}
 	defer func() {
 		if err != nil { // half a backup takes the room that perhaps was missing
-			err = errors.Join(err, emptyDir(to))
+			err = errors.Join(err, undo(to))
 		}
 	}()
 	m := manifest{Version: 1, Made: now.UTC(), Database: kind.String(), Files: make(map[string]string)}

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -249,8 +250,17 @@ func TestBackupRefuses(t *testing.T) {
 	if _, err := storage.Backup(t.Context(), quiet(dir), short, []byte(passphrase), start); err == nil || !strings.Contains(err.Error(), "keys.json") {
 		t.Errorf("no keyring: %v", err)
 	}
-	if left, err := os.ReadDir(short); err != nil || len(left) > 0 {
+	if left, err := os.ReadDir(short); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a failed backup left %v, %v", left, err)
+	}
+	if err := os.Mkdir(short, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := storage.Backup(t.Context(), quiet(dir), short, []byte(passphrase), start); err == nil {
+		t.Error("no keyring")
+	}
+	if left, err := os.ReadDir(short); err != nil || len(left) > 0 {
+		t.Errorf("a failed backup into a directory that was there left %v, %v", left, err)
 	}
 	for _, evil := range []string{`"../x"`, `"/etc/passwd"`, `"record/../../x"`, `"keys.json"`, `"record//x"`, `"backup.json"`} {
 		if err := storage.ParseManifest([]byte(`{"version":1,"files":{` + evil + `:"` + strings.Repeat("00", 32) + `"}}`)); err == nil {

@@ -197,7 +197,8 @@ is wrong.
 A gate itself cuts off an end that a crash left unfinished. With --repair-tail a bad
 end is also cut off when no crash can have left it, provided that nothing was written
 after it: an entry that was acknowledged may be lost then. What is cut off is kept in
-DIR, up to 1 MiB of it. Damage anywhere else is not repaired: restore a copy.`,
+DIR, up to 1 MiB of it. A last segment whose very beginning is bad is put aside whole,
+and the gate goes on behind a gap in the numbers. Damage anywhere else is not repaired: restore a copy.`,
 		Args: oneRecord,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if repair {
@@ -205,7 +206,10 @@ DIR, up to 1 MiB of it. Damage anywhere else is not repaired: restore a copy.`,
 				if err != nil {
 					return err
 				}
-				if cut.Bytes > 0 {
+				switch {
+				case cut.Why != "" && cut.Offset == 0:
+					fmt.Fprintf(os.Stderr, "Put %s (%d bytes) aside as %s: %s. The gate goes on behind a gap.\n", cut.File, cut.Bytes, filepath.Join(args[0], cut.Kept), cut.Why)
+				case cut.Bytes > 0:
 					fmt.Fprintf(os.Stderr, "Cut off the last %d bytes of %s, from byte %d on: %s.\n", cut.Bytes, cut.File, cut.Offset, cut.Why)
 					if cut.Kept != "" {
 						fmt.Fprintf(os.Stderr, "They are kept in %s.\n", filepath.Join(args[0], cut.Kept))
