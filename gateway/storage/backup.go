@@ -91,6 +91,12 @@ func Backup(ctx context.Context, o Options, to string, passphrase []byte, now ti
 	if err := copyTree(ctx, filepath.Join(o.DataDir, recordName), to, recordName, m.Files); err != nil {
 		return BackupResult{}, fmt.Errorf("saving the record: %w", err)
 	}
+	sum, err := copyFile(filepath.Join(o.DataDir, memoryName), filepath.Join(to, memoryName))
+	if err == nil {
+		m.Files[memoryName] = sum
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return BackupResult{}, fmt.Errorf("saving what the detectors learned: %w", err)
+	}
 	if len(passphrase) == 0 {
 		result.Keyless = true
 	} else {
@@ -148,7 +154,7 @@ func restore(ctx context.Context, from, dir string, passphrase []byte) (names []
 	if err := ownDir(dir); err != nil {
 		return nil, err
 	}
-	for _, name := range []string{databaseName, keyringName, sealedName, recordName} {
+	for _, name := range []string{databaseName, keyringName, sealedName, recordName, memoryName} {
 		if _, err := os.Lstat(filepath.Join(dir, name)); err == nil {
 			return nil, fmt.Errorf("%s holds a %s already: restore into a new directory", dir, name)
 		}
@@ -163,7 +169,7 @@ func restore(ctx context.Context, from, dir string, passphrase []byte) (names []
 	slices.Sort(names)
 	defer func() {
 		if err != nil {
-			for _, name := range []string{databaseName, keyringName, sealedName, recordName} {
+			for _, name := range []string{databaseName, keyringName, sealedName, recordName, memoryName} {
 				err = errors.Join(err, os.RemoveAll(filepath.Join(dir, name)))
 			}
 			names = nil
@@ -241,7 +247,7 @@ func parseManifest(data []byte) (manifest, error) {
 		return manifest{}, fmt.Errorf("it is of version %d and this program knows version 1", m.Version)
 	}
 	for name, sum := range m.Files {
-		known := name == databaseName || name == sealedName || strings.HasPrefix(name, recordName+"/")
+		known := name == databaseName || name == sealedName || name == memoryName || strings.HasPrefix(name, recordName+"/")
 		if !known || !fs.ValidPath(name) || !filepath.IsLocal(name) {
 			return manifest{}, fmt.Errorf("it lists a file %.100q, which is none of a backup", name)
 		}

@@ -147,7 +147,8 @@ func TestBackupDrillSQLite(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(os.MkdirAll(filepath.Join(dir, "record", "tiles"), 0o700), os.WriteFile(filepath.Join(dir, "record", "tiles", "1.seg"), []byte("entries"), 0o600)); err != nil {
+	if err := errors.Join(os.MkdirAll(filepath.Join(dir, "record", "tiles"), 0o700), os.WriteFile(filepath.Join(dir, "record", "tiles", "1.seg"), []byte("entries"), 0o600),
+		os.WriteFile(filepath.Join(dir, "detectors.snapshot"), []byte("memory"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	g := newGate(t, db)
@@ -158,7 +159,7 @@ func TestBackupDrillSQLite(t *testing.T) {
 		t.Fatal(err)
 	}
 	after := stop()
-	if want := []string{"keys.sealed", "kidoban.db", "record/tiles/1.seg"}; !slices.Equal(result.Files, want) || result.Keyless || result.Dump != "" {
+	if want := []string{"detectors.snapshot", "keys.sealed", "kidoban.db", "record/tiles/1.seg"}; !slices.Equal(result.Files, want) || result.Keyless || result.Dump != "" {
 		t.Errorf("got %+v, want %v", result, want)
 	}
 	t.Logf("%d people were there when the backup began and %d when it had ended", len(before), len(after))
@@ -196,6 +197,9 @@ func TestBackupDrillSQLite(t *testing.T) {
 	}
 	if text, err := os.ReadFile(filepath.Join(again, "record", "tiles", "1.seg")); err != nil || string(text) != "entries" {
 		t.Errorf("the restored record: %q, %v", text, err)
+	}
+	if text, err := os.ReadFile(filepath.Join(again, "detectors.snapshot")); err != nil || string(text) != "memory" {
+		t.Errorf("what the detectors learned: %q, %v", text, err)
 	}
 	lives := newGate(t, restored)
 	lives.has(t, before)

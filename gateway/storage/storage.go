@@ -32,7 +32,8 @@ const (
 	databaseName = "kidoban.db"
 	lockName     = "kidoban.db.lock"
 	keyringName  = "keys.json"
-	recordName   = "record" // the record's segments (gateway/record)
+	recordName   = "record"             // the record's segments (gateway/record)
+	memoryName   = "detectors.snapshot" // what the detectors learned (gateway/guard)
 )
 
 // Options say which database to open.

@@ -172,8 +172,8 @@ func dataBackup() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "backup DIR --passphrase-file FILE [--data-dir DIR] [--database env:NAME]",
 		Short: "Saves what a gate keeps, also while it runs",
-		Long: `Saves the database, the record and the keyring of a gate into a new directory, also while
-the gate runs. The keyring is sealed under the passphrase; without one it is left out. A
+		Long: `Saves the database, the record, what the detectors learned and the keyring of a gate into
+a new directory, also while the gate runs. The keyring is sealed under the passphrase; without one it is left out. A
 PostgreSQL database is saved by the pg_dump command that is printed.`,
 		Args: one("the new directory to save into"),
 	}
