@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
 
 	"golang.org/x/sys/unix"
 )
@@ -131,26 +130,17 @@ func syncDir(path string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// lockDir takes a directory for this process alone. The kernel gives it back when
-// the process ends, however it ends.
+// lockDir takes a directory for this process alone, by a lock of the open file
+// (fcntl(2), F_OFD_SETLK). The kernel gives it back when the process ends, however
+// it ends.
 func lockDir(dir string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("locking the record: %w", err)
 	}
-	fd := int(f.Fd())
-	err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
-	// Who only looks whether it is taken ([inUse]) holds it for a moment, shared.
-	for tries := 100; errors.Is(err, unix.EWOULDBLOCK) && tries > 0; tries-- {
-		if unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB) != nil {
-			break
-		}
-		runtime.Gosched()
-		err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
-	}
-	if err != nil {
+	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}); err != nil {
 		f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
+		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
 			return nil, fmt.Errorf("%w: %s: stop the gate that writes there, or give this one a directory of its own", ErrInUse, dir)
 		}
 		return nil, fmt.Errorf("locking %s: %w", dir, err)
@@ -158,12 +148,14 @@ func lockDir(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// inUse reports whether some process writes the record.
+// inUse reports whether some process writes the record, without a lock that could
+// be in the way of one.
 func inUse(dir string) bool {
 	f, err := os.Open(filepath.Join(dir, "lock"))
 	if err != nil {
 		return false
 	}
 	defer f.Close()
-	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
+	held := unix.Flock_t{Type: unix.F_RDLCK}
+	return unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &held) == nil && held.Type != unix.F_UNLCK
 }

@@ -40,13 +40,15 @@
 // Entries that were not acknowledged may be cut in the middle. Open cuts off such an
 // end, keeps it beside the segment (FIRST.seg.OFFSET.torn) and writes an entry
 // "record.recovered" about it. Anything else that does not fit is not repaired: then
-// somebody wrote there, or the disk is bad, and Open says where.
+// somebody wrote there, or the disk is bad, and Open says where. [RepairTail] is for
+// an operator who then gives up the end.
 //
 // # Mirror
 //
 // With [Config.Mirror] durable frames are copied elsewhere, in order, byte for byte
 // and as often as needed; [Status] shows how far behind that is, and [Restore] makes
-// the directory anew from there. All frames are copied and not the waiting ones
-// alone, so that the copy has no gaps and verifies like the original; what the quota
-// allows bounds the rest.
+// the directory anew from there. A directory that lacks what the mirror has, as after
+// a restore from an older backup, is not mirrored on ([ErrFork]). All frames are
+// copied and not the waiting ones alone, so that the copy has no gaps and verifies
+// like the original; what the quota allows bounds the rest.
 package record

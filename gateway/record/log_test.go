@@ -332,6 +332,34 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
+// Who only looks does not keep a gate from starting.
+func TestCheckBesideOpen(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir, nil)
+	appendOne(t, l, 0)
+	l.Close()
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if r, err := record.Check(context.Background(), dir, nil, record.Structure); err != nil || !r.OK() {
+				t.Errorf("%+v, %v", r, err)
+				return
+			}
+		}
+	}()
+	for range 300 {
+		open(t, dir, nil).Close()
+	}
+	close(stop)
+	<-done
+}
+
 func TestClosed(t *testing.T) {
 	dir := t.TempDir()
 	l := open(t, dir, nil)

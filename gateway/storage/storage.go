@@ -11,7 +11,7 @@
 // that the keyring of another installation, or one that lacks a key, is refused
 // before anything is made with it.
 //
-// [Migrate] moves an installation from one kind of database to the other, [Backup]
+// [Copy] copies an installation from one kind of database to the other, [Backup]
 // and [Restore] bring it to a directory and back. SQL lives with the packages whose
 // data it is.
 package storage
