@@ -126,26 +126,40 @@ func acted(ctx context.Context, tx *transaction, a act) error {
 	return ErrActed
 }
 
-func (s *SQLStore) actsAmong(ctx context.Context, entries []string) (map[string]bool, error) {
+func (s *SQLStore) actsAmong(ctx context.Context, entries []string) (found map[string]bool, err error) {
+	if !s.shared() {
+		ctx, cancel := asking(ctx)
+		defer cancel()
+		found, err = actsIn(ctx, s.reads, entries)
+	} else {
+		// Whoever asked for a commit may have died since, and the server be at it
+		// still. A change of ours comes after all of those.
+		err = s.in(ctx, func(ctx context.Context, tx *transaction) error {
+			found, err = actsIn(ctx, tx, entries)
+			return err
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("looking up acts: %w", err)
+	}
+	return found, nil
+}
+
+func actsIn(ctx context.Context, db handle, entries []string) (map[string]bool, error) {
 	found := make(map[string]bool)
 	for len(entries) > 0 {
 		some, args := chunk(&entries)
-		err := func() error {
-			ctx, cancel := asking(ctx)
-			defer cancel()
-			rows, err := s.reads.QueryContext(ctx, `SELECT entry FROM auth_acts WHERE entry IN (`+some+`)`, args...)
-			if err != nil {
-				return err
-			}
-			return scan(rows, func() error {
-				var entry string
-				err := rows.Scan(&entry)
-				found[entry] = true
-				return err
-			})
-		}()
+		rows, err := db.QueryContext(ctx, `SELECT entry FROM auth_acts WHERE entry IN (`+some+`)`, args...)
 		if err != nil {
-			return nil, fmt.Errorf("looking up acts: %w", err)
+			return nil, err
+		}
+		if err := scan(rows, func() error {
+			var entry string
+			err := rows.Scan(&entry)
+			found[entry] = true
+			return err
+		}); err != nil {
+			return nil, err
 		}
 	}
 	return found, nil

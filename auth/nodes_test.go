@@ -294,6 +294,48 @@ func TestActs(t *testing.T) {
 	})
 }
 
+// TestActsUnderWay asks what happened while the server is still at a commit of a
+// process that is gone.
+func TestActsUnderWay(t *testing.T) {
+	d := newPostgres(t)
+	n, ctx := openNode(t, d, auth.SessionsConfig{}), t.Context()
+	tx, err := d.db.BeginTx(ctx, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback()
+	for _, statement := range []string{`UPDATE auth_revision SET revision = revision + 1`, `INSERT INTO auth_acts (entry, at) VALUES ('node-1/1', 1)`} {
+		if _, err := tx.ExecContext(ctx, statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	type answer struct {
+		acted map[string]bool
+		err   error
+	}
+	answers := make(chan answer, 1)
+	go func() {
+		acted, err := n.Acted(ctx, []string{"node-1/1"})
+		answers <- answer{acted, err}
+	}()
+	for waits := false; !waits; {
+		select {
+		case a := <-answers:
+			t.Fatalf("answered before the commit was over: %v, %v", a.acted, a.err)
+		default:
+		}
+		if err := d.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')`).Scan(&waits); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if a := <-answers; a.err != nil || !a.acted["node-1/1"] {
+		t.Errorf("after the commit: %v, %v", a.acted, a.err)
+	}
+}
+
 // What a database takes for no text must not become an error of the database.
 func TestNoTexts(t *testing.T) {
 	eachStore(t, func(t *testing.T, b backing) {

@@ -180,7 +180,8 @@ type SessionStore interface {
 	// sessionsByID is those of the sessions that there are, in any order.
 	sessionsByID(ctx context.Context, ids []string) ([]record, error)
 
-	// actsAmong is those of the entries that a change carried.
+	// actsAmong is those of the entries that a change carried. What a database is
+	// still committing for somebody who is gone, it awaits.
 	actsAmong(ctx context.Context, entries []string) (map[string]bool, error)
 	// forgetActs deletes up to limit entries of a node whose changes were before then.
 	forgetActs(ctx context.Context, node string, then time.Time, limit int) (int, error)
