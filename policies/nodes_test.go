@@ -396,6 +396,47 @@ func TestUncertainCommit(t *testing.T) {
 	})
 }
 
+// TestActsUnderWay asks what happened while the server is still at a commit of a
+// process that is gone.
+func TestActsUnderWay(t *testing.T) {
+	p, ctx := placeOn(t, openPostgres(t), "postgres"), t.Context()
+	tx, err := p.db.BeginTx(ctx, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback()
+	for _, statement := range []string{`UPDATE decisions_revision SET revision = revision + 1`, `INSERT INTO decision_acts (entry, at) VALUES ('one/1', 1)`} {
+		if _, err := tx.ExecContext(ctx, statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	type answer struct {
+		acted []string
+		err   error
+	}
+	answers := make(chan answer, 1)
+	go func() {
+		acted, err := p.store.Acted(ctx, []string{"one/1"})
+		answers <- answer{acted, err}
+	}()
+	for waits := false; !waits; {
+		select {
+		case a := <-answers:
+			t.Fatalf("answered before the commit was over: %v, %v", a.acted, a.err)
+		default:
+		}
+		if err := p.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')`).Scan(&waits); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if a := <-answers; a.err != nil || len(a.acted) != 1 {
+		t.Errorf("after the commit: %v, %v", a.acted, a.err)
+	}
+}
+
 // wire is a way to a server that can be cut at a COMMIT.
 type wire struct {
 	url   string

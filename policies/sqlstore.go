@@ -419,15 +419,36 @@ func (s *SQLStore) Due(ctx context.Context, now, then time.Time) (due bool, err 
 }
 
 // Acted implements [DecisionStore].
-func (s *SQLStore) Acted(ctx context.Context, entries []string) ([]string, error) {
+func (s *SQLStore) Acted(ctx context.Context, entries []string) (acted []string, err error) {
 	if len(entries) == 0 {
 		return nil, nil
 	}
+	if s.dialect != "postgres" {
+		return s.actsAmong(ctx, s.db, entries)
+	}
+	err = s.dialect.transact(ctx, s.db, func(tx *sql.Tx) error {
+		// Whoever asked for a commit may have died since, and the server be at it
+		// still. All updates hold this row to their end.
+		if _, err := tx.ExecContext(ctx, `SELECT revision FROM decisions_revision WHERE one = 1 FOR UPDATE`); err != nil {
+			return fmt.Errorf("waiting for updates that are under way: %w", err)
+		}
+		acted, err = s.actsAmong(ctx, tx, entries)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return acted, nil
+}
+
+func (s *SQLStore) actsAmong(ctx context.Context, db interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}, entries []string) ([]string, error) {
 	args := make([]any, len(entries))
 	for i, e := range entries {
 		args[i] = e
 	}
-	rows, err := s.db.QueryContext(ctx, s.dialect.sql(`SELECT entry FROM decision_acts WHERE entry IN (?`+strings.Repeat(", ?", len(args)-1)+`)`), args...)
+	rows, err := db.QueryContext(ctx, s.dialect.sql(`SELECT entry FROM decision_acts WHERE entry IN (?`+strings.Repeat(", ?", len(args)-1)+`)`), args...)
 	if err != nil {
 		return nil, err
 	}

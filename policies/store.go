@@ -50,7 +50,8 @@ type DecisionStore interface {
 	// then. It writes nothing.
 	Due(ctx context.Context, now, then time.Time) (bool, error)
 
-	// Acted is those of entries, at most 1,000, that an update marked as acts.
+	// Acted is those of entries, at most 1,000, that an update marked as acts. What
+	// a database is still committing for somebody who is gone, it awaits.
 	Acted(ctx context.Context, entries []string) ([]string, error)
 
 	// ForgetActs deletes up to limit marks older than before of entries that begin
