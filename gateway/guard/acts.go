@@ -186,7 +186,9 @@ func (c *Core) settle(ctx context.Context) error {
 		return err
 	}
 	c.intents.settled = through
-	until = until.Add(-time.Minute) // clocks step
+	// An act carries the time of its request, which may have waited for the backend
+	// since; and clocks step.
+	until = until.Add(-loginTimeout - 4*time.Minute)
 	return errors.Join(c.Sessions.ForgetActs(ctx, c.node, until), c.Decisions.ForgetActs(ctx, c.node, until))
 }
 
