@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -560,6 +561,17 @@ func (d *crashDrill) live(point int) map[string]bool {
 		}
 	}
 	return seen
+}
+
+// command runs a command of the program and returns what it says.
+func command(dir string, args ...string) ([]byte, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := &exec.Cmd{Path: exe, Args: append([]string{"kidoban"}, args...), Dir: dir}
+	cmd.Env = append(os.Environ(), "HOME="+dir, "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
+	return cmd.CombinedOutput()
 }
 
 // tail is the end of a text.
