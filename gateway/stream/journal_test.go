@@ -300,6 +300,15 @@ func TestDiskFailsAnywhere(t *testing.T) {
 			n.full = false
 			n.stream.tend()
 		},
+		"with remains that could not be removed": func(n *simulated) {
+			j := n.stream.journal
+			path := filepath.Join(j.dir, fmt.Sprintf("%016d%s", j.segments[len(j.segments)-1].number, segmentSuffix))
+			if err := os.WriteFile(path, segmentMagic, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			n.full = false
+			n.stream.tend()
+		},
 		"twice": func(n *simulated) {
 			n.full = false
 			n.stream.tend()

@@ -109,11 +109,11 @@ func (s *Stream) publish(e *detectors.Event) (fault any) {
 	return fault
 }
 
-// enter takes the stream for an event.
+// enter takes the stream, for an event or a snapshot.
 func (s *Stream) enter() {
 	if !s.publishing.TryLock() {
 		if delivering() {
-			panic("stream: a subscriber published: subscribers must return before the next event")
+			panic("stream: a subscriber published or took a snapshot: subscribers must return before the next event")
 		}
 		s.publishing.Lock()
 	}
@@ -212,9 +212,9 @@ func (s *Stream) Subscribe(receive func(detectors.Event)) (cancel func()) {
 
 // Snapshot calls take while no event is being delivered, with the vector of those
 // that were: a subscriber's state taken within belongs to exactly this vector.
-// take must not publish.
+// take must not publish, and no subscriber may call Snapshot: that panics.
 func (s *Stream) Snapshot(take func(Vector)) {
-	s.publishing.Lock()
+	s.enter()
 	defer s.publishing.Unlock()
 	take(s.Vector())
 }

@@ -145,6 +145,15 @@ func TestSubscribersMustNotPublish(t *testing.T) {
 	if after != 1 {
 		t.Errorf("the other subscriber was called %d times, want once", after)
 	}
+	cancel := s.Subscribe(func(detectors.Event) {
+		defer func() {
+			if recover() == nil {
+				t.Error("a subscriber took a snapshot")
+			}
+		}()
+		s.Snapshot(func(stream.Vector) {})
+	})
+	defer cancel()
 	if e := s.Publish(detectors.Event{}); e.Key.Sequence != 2 {
 		t.Errorf("sequence = %d, want 2: the stream goes on without a gap", e.Key.Sequence)
 	}
