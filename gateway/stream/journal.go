@@ -477,8 +477,8 @@ func eventFrames(b []byte, wanted func(id senderID, lo, hi uint64) bool, each fu
 
 // read returns the bodies that the journal has of a sender from lo to hi, by their
 // sequence, ascending: at most many of them and about bytes. until is up to where
-// it looked.
-func (j *journal) read(id senderID, lo, hi uint64, bytes int) (found []numbered, until uint64, err error) {
+// it looked. A segment that cannot be read is an error, or with skip nothing.
+func (j *journal) read(id senderID, lo, hi uint64, bytes int, skip bool) (found []numbered, until uint64, err error) {
 	if hi-lo >= many {
 		hi = lo + many - 1
 	}
@@ -488,7 +488,7 @@ func (j *journal) read(id senderID, lo, hi uint64, bytes int) (found []numbered,
 	})
 	for _, p := range list {
 		b, err := j.bytesOf(p)
-		if err != nil {
+		if err != nil && !skip {
 			return nil, 0, err
 		}
 		_, _, err = eventFrames(b, func(of senderID, from, to uint64) bool {

@@ -364,6 +364,40 @@ func TestJournalWithoutADirectory(t *testing.T) {
 	n.restart(t, true)
 }
 
+// TestSegmentThatCannotBeRead does not hold up what comes after it for ever.
+func TestSegmentThatCannotBeRead(t *testing.T) {
+	w := newWorld()
+	a, b := w.add(t, "a", t.TempDir(), nil), w.add(t, "b", "", nil)
+	defer func() { a.crash() }()
+	w.settle(time.Minute)
+	a.cut = true
+	for range 10 {
+		a.publish()
+	}
+	a.restart(t, true)
+	a.publish()
+	path := a.stream.journal.segments[0].path
+	if err := os.Rename(path, path+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(path, 0o700); err != nil { // opens, and cannot be read
+		t.Fatal(err)
+	}
+	a.cut = false
+	a.send()
+	if st := a.stream.Status(); st.Unsent != 0 || st.Spooled != 10 {
+		t.Errorf("status %+v, want 10 to wait", st)
+	}
+	w.settle(time.Minute)
+	w.settle(time.Minute)
+	if st := a.stream.Status(); st.Unsent != 10 || st.Spooled != 0 {
+		t.Errorf("status %+v, want 10 lost", st)
+	}
+	if len(b.applied) != 1 {
+		t.Errorf("%d events arrived, want 1", len(b.applied))
+	}
+}
+
 // TestMarksAlone does not let a file grow without events.
 func TestMarksAlone(t *testing.T) {
 	w := newWorld()

@@ -141,7 +141,7 @@ func (s *Stream) answer(w want, now time.Time, bytes int) (out [][]byte) {
 			return out
 		}
 	}
-	found, until, err := s.journal.read(w.of, lo, hi, bytes)
+	found, until, err := s.journal.read(w.of, lo, hi, bytes, false)
 	if err != nil {
 		s.state.Lock()
 		s.complain("journal", now, "the events' journal cannot be read", "dir", s.Dir, "error", err)

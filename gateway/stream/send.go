@@ -80,6 +80,7 @@ type sentState struct {
 	last      position
 	firstBeat position
 	beatAt    time.Time // when the next beat is due
+	unread    time.Time // since when the journal cannot be read; after GiveUp what cannot is lost
 }
 
 // parcel is an envelope on its way.
@@ -171,6 +172,8 @@ func (s *Stream) own(l *life, budget *int) (parcels []parcel, more bool) {
 		return nil, false
 	}
 	l.flying = hi // from here on only we say what of it is lost
+	now := s.Now()
+	skip := !s.sent.unread.IsZero() && now.Sub(s.sent.unread) >= s.GiveUp
 	s.state.Unlock()
 
 	var found []numbered
@@ -185,7 +188,7 @@ func (s *Stream) own(l *life, budget *int) (parcels []parcel, more bool) {
 	}
 	var err error
 	if !ok {
-		if found, until, err = s.journal.read(id, lo, hi, *budget); err != nil {
+		if found, until, err = s.journal.read(id, lo, hi, *budget, skip); err != nil {
 			found, until = nil, lo-1
 		}
 	}
@@ -193,8 +196,14 @@ func (s *Stream) own(l *life, budget *int) (parcels []parcel, more bool) {
 	defer s.state.Unlock()
 	l.flying = until
 	if err != nil {
-		s.complain("journal", s.Now(), "the events' journal cannot be read", "dir", s.Dir, "error", err)
+		if s.sent.unread.IsZero() {
+			s.sent.unread = now
+		}
+		s.complain("journal", now, "the events' journal cannot be read", "dir", s.Dir, "error", err)
 		return nil, false
+	}
+	if !ok && (!skip || until == hi) {
+		s.sent.unread = time.Time{}
 	}
 	found = slices.DeleteFunc(found, func(n numbered) bool { return l.lost(n.sequence) })
 	next := lo
