@@ -179,7 +179,7 @@ func ImportKeyring(file string, sealed, passphrase []byte) (*Keyring, error) {
 	switch there, err := readKeyring(file); {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
-		return nil, err
+		return nil, fmt.Errorf("%w. To import in its place move it away first", err)
 	default:
 		if err := covers(keys, there, k.now()); err != nil {
 			return nil, fmt.Errorf("%s stays as it is, since the sealed keyring %w", file, err)

@@ -103,6 +103,9 @@ func side(flag, spec string) (storage.Options, error) {
 		text, err := address(spec)
 		if err == nil && !strings.HasPrefix(text, "postgres://") && !strings.HasPrefix(text, "postgresql://") {
 			err = errors.New("want sqlite:DIR, env:NAME, file:PATH or postgres://USER@HOST/NAME")
+			if text != spec { // which may hold a password
+				err = fmt.Errorf("what %s names does not begin with postgres://", spec)
+			}
 		}
 		if err != nil {
 			return storage.Options{}, fmt.Errorf("%s: %w", flag, err)

@@ -211,7 +211,11 @@ func keysExport() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return writeNew(args[0], sealed)
+		if err := writeNew(args[0], sealed); err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(os.Stdout, "wrote %s: it opens with the passphrase alone, so keep the two apart\n", args[0])
+		return err
 	}
 	return cmd
 }
