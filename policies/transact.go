@@ -52,13 +52,21 @@ func (d dialect) transact(ctx context.Context, db *sql.DB, do func(*sql.Tx) erro
 
 // refused reports whether a database answered a COMMIT, and with no: PostgreSQL's
 // classes 23 (a constraint), 25 (a failed transaction), 40 (a conflict) but for
-// 40003, which means unknown. Everything else, a connection that ended and SQLite's
-// I/O errors among it, leaves the outcome open.
+// 40003, which means unknown; SQLite's full disk, read-only file and the like.
+// Everything else, a connection that ended and SQLite's I/O errors among it, leaves
+// the outcome open.
 func refused(err error) bool {
-	var state interface{ SQLState() string }
-	if !errors.As(err, &state) {
-		return false
+	var state interface{ SQLState() string } // pgconn's
+	if errors.As(err, &state) {
+		code := state.SQLState()
+		return code != "40003" && (strings.HasPrefix(code, "23") || strings.HasPrefix(code, "25") || strings.HasPrefix(code, "40"))
 	}
-	code := state.SQLState()
-	return code != "40003" && (strings.HasPrefix(code, "23") || strings.HasPrefix(code, "25") || strings.HasPrefix(code, "40"))
+	var code interface{ Code() int } // SQLite's
+	if errors.As(err, &code) {
+		switch code.Code() & 0xff {
+		case 5, 6, 8, 13, 19: // busy, locked, read-only, full, constraint
+			return true
+		}
+	}
+	return false
 }
