@@ -43,6 +43,10 @@ type Config struct {
 	// JournalBytes bounds the journal; default 1 GiB, in memory 16 MiB. At least
 	// 256 KiB.
 	JournalBytes int64
+	// Room reports whether the journal may take more of the disk. While it may not,
+	// old events go for new ones, so that a flood does not take the room that others
+	// need; nil: it always may.
+	Room func() bool
 	// JournalAge is how long events are kept, for they tell of people; default 30
 	// days. They go in groups, an eighth later at most.
 	JournalAge time.Duration
@@ -93,6 +97,9 @@ func (c *Config) complete() error {
 	if c.JournalBytes < 4*smallestSegment {
 		return fmt.Errorf("stream: a journal of %d bytes: want at least %d", c.JournalBytes, 4*smallestSegment)
 	}
+	if c.Room == nil {
+		c.Room = func() bool { return true }
+	}
 	set(&c.JournalAge, 30*24*time.Hour)
 	set(&c.History, time.Hour)
 	set(&c.GiveUp, 30*time.Second)
@@ -141,7 +148,7 @@ func open(c Config, link transport, newFile func(string) (file, error)) (*Stream
 	}
 	s.journal = &journal{
 		dir: c.Dir, self: s.self, max: c.JournalBytes, age: c.JournalAge, log: c.Log,
-		newFile: newFile, segmentMax: min(max(c.JournalBytes/64, smallestSegment), largestSegment),
+		newFile: newFile, segmentMax: min(max(c.JournalBytes/64, smallestSegment), largestSegment), room: c.Room,
 		begin: s.beginning, holds: s.unsentIn, dropped: s.droppedSegment,
 	}
 	if c.Dir != "" {

@@ -58,6 +58,7 @@ type journal struct {
 	segmentMax int64
 	age        time.Duration
 	log        *slog.Logger
+	room       func() bool // whether it may take more of the disk
 	newFile    func(path string) (file, error)
 	begin      func() [][]byte     // payloads that a segment begins with
 	holds      func(*segment) bool // whether it holds own events that Redis has not taken
@@ -113,6 +114,11 @@ func (j *journal) current(n int64, now time.Time) *segment {
 			return s
 		}
 		j.end(s)
+		next := j.start(now)
+		if full && s.path != "" && !j.room() { // it goes on in as much as it has
+			j.drop(func(s *segment) bool { return s.path != "" })
+		}
+		return next
 	}
 	return j.start(now)
 }
@@ -326,6 +332,9 @@ func (j *journal) tend(now time.Time) {
 // heal writes to the disk what waits in memory, oldest first. Events wait for the
 // last, small part of it only.
 func (j *journal) heal(now time.Time) {
+	if !j.room() {
+		return
+	}
 	if err := os.MkdirAll(j.dir, 0o700); err != nil {
 		j.mu.Lock()
 		defer j.mu.Unlock()

@@ -450,6 +450,30 @@ func TestHolesAreCounted(t *testing.T) {
 	}
 }
 
+// TestJournalLeavesRoom has the journal go on in what it has while the disk has
+// little room, and grow when there is more.
+func TestJournalLeavesRoom(t *testing.T) {
+	w := newWorld()
+	room := false
+	n := w.add(t, "a", t.TempDir(), func(c *Config) {
+		c.JournalBytes, c.Room = 64*smallestSegment, func() bool { return room }
+	})
+	defer n.crash()
+	for range 10_000 {
+		n.publish()
+	}
+	if st := n.stream.Status().Journal; st.Bytes > 2*smallestSegment || st.Memory > 0 || st.Error != "" {
+		t.Errorf("without room: %+v", st)
+	}
+	room = true
+	for range 10_000 {
+		n.publish()
+	}
+	if st := n.stream.Status().Journal; st.Bytes < 4*smallestSegment {
+		t.Errorf("with room: %+v", st)
+	}
+}
+
 func TestJournalAge(t *testing.T) {
 	w := newWorld()
 	n := w.add(t, "a", t.TempDir(), func(c *Config) { c.JournalAge = time.Hour })
@@ -582,7 +606,7 @@ func readSegment(t *testing.T, log *slog.Logger, b []byte) {
 	if end+tail != int64(len(b)) && end+tail+16 != int64(len(b)) {
 		t.Fatalf("of %d bytes frames end at %d, and %d are left", len(b), end, tail)
 	}
-	j := journal{self: senderID{"a", 1}, log: log, segments: []*segment{{buf: b, size: int64(len(b)), spans: map[senderID]span{{"any", 1}: {1, 1, 1}}}}}
+	j := journal{self: senderID{"a", 1}, log: log, room: func() bool { return true }, segments: []*segment{{buf: b, size: int64(len(b)), spans: map[senderID]span{{"any", 1}: {1, 1, 1}}}}}
 	r := recovered{senders: make(senders)}
 	if err := j.recall(&r); err != nil {
 		t.Fatal(err)
