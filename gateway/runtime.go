@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/netip"
 	"os"
@@ -117,15 +118,19 @@ func (rt *runtime) open(ctx context.Context, a *App) (err error) {
 	if rt.record, err = record.Open(filepath.Join(a.DataDir, "record"), paper); err != nil {
 		return err
 	}
-	room, err := storage.Capacity(a.DataDir)
+	disk, err := storage.Capacity(a.DataDir)
 	if err != nil {
 		return err
 	}
 	rt.memory.file = filepath.Join(a.DataDir, "detectors.snapshot")
 	events := stream.Config{
 		Node: a.Node, Incarnation: uint64(time.Now().UnixMicro()), Now: time.Now, Log: log,
-		// On a small disk the journal leaves room to what is worth more.
-		Dir: filepath.Join(a.DataDir, "events"), JournalBytes: min(max(room.Total/8, 1<<20), 1<<30),
+		// On a small disk, or a full one, the journal leaves room to what is worth more.
+		Dir: filepath.Join(a.DataDir, "events"), JournalBytes: min(max(disk.Total/8, 1<<20), 1<<30),
+		Room: func() bool {
+			left, err := storage.Capacity(a.DataDir)
+			return err != nil || left.Free >= min(left.Total/16, 1<<30)
+		},
 	}
 	settings := guard.Settings{
 		Node: a.Node, Shared: rt.db.Shared(), Sessions: a.policy.Sessions, Record: rt.record, Now: time.Now, Log: log,
@@ -256,7 +261,9 @@ func clientAddress(r *http.Request) netip.Addr {
 type logger struct{ current atomic.Pointer[slog.Handler] }
 
 func (l *logger) set(zl *zap.Logger) {
-	h := slog.Handler(zapslog.NewHandler(zl.Core(), zapslog.WithName(zl.Name())))
+	// An error of ours says what and where. With a stack below each, a full disk would
+	// fill the log as well.
+	h := slog.Handler(zapslog.NewHandler(zl.Core(), zapslog.WithName(zl.Name()), zapslog.AddStacktraceAt(slog.Level(math.MaxInt))))
 	l.current.Store(&h)
 }
 

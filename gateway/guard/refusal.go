@@ -66,7 +66,7 @@ func (v *visit) refusal(x policies.Verdict) *refusal {
 		r.cookies = append(r.cookies, clearedSessionCookie)
 	}
 	v.guard.Log.Info("refused", "reference", r.reference, "action", x.Action.String(), "reason", string(x.Reason),
-		"rule", string(x.Rule), "decision", x.Decision, "route", v.routeName(), "source", v.source.Network.String(), "until", x.Until)
+		"rule", string(x.Rule), "decision", x.Decision, "route", v.routeName(), "source", v.source.Network.String(), "until", moment(x.Until))
 	return r
 }
 
