@@ -75,7 +75,7 @@ func TestCrash(t *testing.T) {
 
 // crashDrill remembers what the gate acknowledged.
 type crashDrill struct {
-	t       *testing.T
+	t       testing.TB
 	backend *town
 	node    *node
 	chance  *rand.Rand
