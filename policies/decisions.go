@@ -99,7 +99,7 @@ func OpenDecisions(ctx context.Context, store DecisionStore, now time.Time, opti
 		set(d)
 	}
 	at := micros(now)
-	latest, err := store.Since(ctx, 0, now, func(s Stored) {
+	latest, err := store.Standing(ctx, now, func(s Stored) {
 		if s.State == StateLive && micros(s.Until) > at {
 			d.live.put(&s.Decision, s.Revision, true)
 		}
@@ -595,7 +595,7 @@ func (d *Decisions) Reconcile(ctx context.Context, now time.Time) error {
 	}
 	at := micros(now)
 	var news []Decision
-	latest, err := d.store.Since(ctx, d.seen, now, func(s Stored) {
+	latest, err := d.store.Since(ctx, d.seen, func(s Stored) {
 		d.holds.add(&s.Decision)
 		if s.State == StateLive {
 			if micros(s.Until) > at && d.live.put(&s.Decision, s.Revision, false) {

@@ -20,7 +20,7 @@ type crowd struct {
 	n int
 }
 
-func (c crowd) Since(_ context.Context, _ uint64, _ time.Time, each func(policies.Stored)) (uint64, error) {
+func (c crowd) Standing(_ context.Context, _ time.Time, each func(policies.Stored)) (uint64, error) {
 	for i := range c.n {
 		each(policies.Stored{Decision: crowdDecision(i), Revision: 1})
 	}

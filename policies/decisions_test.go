@@ -268,6 +268,19 @@ func TestStores(t *testing.T) {
 				t.Errorf("heard (-want +got):\n%s", diff)
 			}
 		}},
+		{"the first decision ever is lifted elsewhere", func(t *testing.T, s policies.DecisionStore) {
+			a, b := open(t, s, noon), open(t, s, noon)
+			r := register(t, a, operatorDecision("account", "7"), noon)
+			if _, err := b.Lift(t.Context(), r.ID, policies.Act{By: "sato"}, noon); err != nil {
+				t.Fatal(err)
+			}
+			if err := a.Reconcile(t.Context(), noon); err != nil {
+				t.Fatal(err)
+			}
+			if got, _ := a.Match(policies.Subject{Account: "7"}, noon); got.ID != "" {
+				t.Error("still there on the node that made it")
+			}
+		}},
 		{"one fault stops all of a transaction", func(t *testing.T, s policies.DecisionStore) {
 			d := open(t, s, noon)
 			_, err := d.RegisterAll(t.Context(), []policies.Decision{operatorDecision("asn", "64500"), operatorDecision("asn", "x")}, noon)

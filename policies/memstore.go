@@ -80,14 +80,23 @@ func (m *MemoryStore) Update(ctx context.Context, do func(DecisionTx) error) (ui
 	return m.revision, nil
 }
 
+// Standing implements [DecisionStore].
+func (m *MemoryStore) Standing(_ context.Context, now time.Time, each func(Stored)) (uint64, error) {
+	return m.each(func(s Stored) bool { return s.State == StateLive || s.HoldOff.After(now) }, each)
+}
+
 // Since implements [DecisionStore].
-func (m *MemoryStore) Since(_ context.Context, revision uint64, now time.Time, each func(Stored)) (uint64, error) {
+func (m *MemoryStore) Since(_ context.Context, revision uint64, each func(Stored)) (uint64, error) {
+	return m.each(func(s Stored) bool { return s.Revision > revision }, each)
+}
+
+func (m *MemoryStore) each(meant func(Stored) bool, each func(Stored)) (uint64, error) {
 	m.mu.Lock()
 	found := slices.Collect(maps.Values(m.byID))
 	latest := m.revision
 	m.mu.Unlock()
 	for _, s := range found {
-		if s.Revision > revision && (revision > 0 || s.State == StateLive || s.HoldOff.After(now)) {
+		if meant(s) {
 			each(s)
 		}
 	}

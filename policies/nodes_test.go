@@ -305,7 +305,7 @@ func TestNothingOverWritesNothing(t *testing.T) {
 			p := openPlace(t, name)
 			d := openTelling(t, p.store)
 			register(t, d, operatorDecision("asn", "64500"), noon)
-			before, err := p.store.Since(t.Context(), 0, noon, func(policies.Stored) {})
+			before, err := p.store.Standing(t.Context(), noon, func(policies.Stored) {})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -320,7 +320,7 @@ func TestNothingOverWritesNothing(t *testing.T) {
 				t.Errorf("20 sweeps began %d transactions, want 0", s.updates)
 			}
 			register(t, other, operatorDecision("asn", "64500"), noon)
-			after, err := p.store.Since(t.Context(), 0, noon, func(policies.Stored) {})
+			after, err := p.store.Standing(t.Context(), noon, func(policies.Stored) {})
 			if err != nil || after != before {
 				t.Errorf("the revision went from %d to %d, %v", before, after, err)
 			}

@@ -97,36 +97,51 @@ func (s *SQLStore) Update(ctx context.Context, do func(DecisionTx) error) (uint6
 	return uint64(revision), nil
 }
 
+// Standing implements [DecisionStore].
+func (s *SQLStore) Standing(ctx context.Context, now time.Time, each func(Stored)) (uint64, error) {
+	latest, err := s.latest(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return latest, s.each(ctx, each, `state = 0 OR hold_off > ?`, micros(now))
+}
+
 // Since implements [DecisionStore].
-func (s *SQLStore) Since(ctx context.Context, revision uint64, now time.Time, each func(Stored)) (uint64, error) {
-	// Read first: what commits later has a later revision and is told next time.
+func (s *SQLStore) Since(ctx context.Context, revision uint64, each func(Stored)) (uint64, error) {
+	latest, err := s.latest(ctx)
+	if err != nil || latest == revision {
+		return latest, err
+	}
+	return latest, s.each(ctx, each, `revision > ?`, int64(revision))
+}
+
+// latest is the latest revision. It is read before decisions are: what commits
+// later has a later revision and is told next time.
+func (s *SQLStore) latest(ctx context.Context) (uint64, error) {
 	var latest int64
 	if err := s.db.QueryRowContext(ctx, `SELECT revision FROM decisions_revision WHERE one = 1`).Scan(&latest); err != nil {
 		return 0, fmt.Errorf("reading the revision: %w", err)
 	}
-	if uint64(latest) == revision {
-		return revision, nil
-	}
-	query, args := `SELECT `+decisionColumns+` FROM decisions WHERE revision > ?`, []any{int64(revision)}
-	if revision == 0 {
-		query, args = `SELECT `+decisionColumns+` FROM decisions WHERE state = 0 OR hold_off > ?`, []any{micros(now)}
-	}
-	rows, err := s.db.QueryContext(ctx, s.dialect.sql(query), args...)
+	return uint64(latest), nil
+}
+
+func (s *SQLStore) each(ctx context.Context, each func(Stored), where string, args ...any) error {
+	rows, err := s.db.QueryContext(ctx, s.dialect.sql(`SELECT `+decisionColumns+` FROM decisions WHERE `+where), args...)
 	if err != nil {
-		return 0, fmt.Errorf("reading decisions: %w", err)
+		return fmt.Errorf("reading decisions: %w", err)
 	}
 	defer rows.Close()
 	r := newDecisionRow()
 	for rows.Next() {
 		if err := rows.Scan(r.targets...); err != nil {
-			return 0, fmt.Errorf("reading decisions: %w", err)
+			return fmt.Errorf("reading decisions: %w", err)
 		}
 		each(r.stored())
 	}
 	if err := rows.Err(); err != nil {
-		return 0, fmt.Errorf("reading decisions: %w", err)
+		return fmt.Errorf("reading decisions: %w", err)
 	}
-	return uint64(latest), nil
+	return nil
 }
 
 // ByID implements [DecisionStore].

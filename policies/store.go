@@ -34,10 +34,13 @@ type DecisionStore interface {
 	// keep results only if Update returns nil.
 	Update(ctx context.Context, do func(DecisionTx) error) (revision uint64, err error)
 
-	// Since calls each with what was written after revision, in any order, and
-	// returns the latest revision it has seen all of. From revision 0, only what is
-	// live or holds a rule off after now is told.
-	Since(ctx context.Context, revision uint64, now time.Time, each func(Stored)) (latest uint64, err error)
+	// Standing calls each with what is live or holds a rule off after now, in any
+	// order, and returns the latest revision it has seen all of.
+	Standing(ctx context.Context, now time.Time, each func(Stored)) (latest uint64, err error)
+
+	// Since calls each with what was written after revision, in any order and
+	// whatever its state, and returns the latest revision it has seen all of.
+	Since(ctx context.Context, revision uint64, each func(Stored)) (latest uint64, err error)
 
 	// ByID is one decision, in any state; ErrNotFound when there is none.
 	ByID(ctx context.Context, id string) (Stored, error)
