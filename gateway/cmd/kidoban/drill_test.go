@@ -67,6 +67,8 @@ type node struct {
 	options   []string // lines of the kidoban block
 	backend   string
 	socket    *os.File // of the site, handed over as systemd does; nil: the node opens its own
+	network   *lan     // nil: loopback
+	within    *namespace
 
 	cmd  *exec.Cmd
 	done chan struct{}
@@ -74,7 +76,12 @@ type node struct {
 	log  bytes.Buffer // guarded by mu
 }
 
-const drillKey = "a-key-of-an-operator-in-drills"
+// How an operator is known: by a key, or by a signature as alice.
+const (
+	drillKey       = "a-key-of-an-operator-in-drills"
+	drillAccessKey = "AKIDDRILL"
+	drillSecret    = "a-secret-that-signs-calls-in-drills"
+)
 
 // newNode writes the configuration of a node with a data directory of its own.
 func newNode(t testing.TB, name string, backend *town, options ...string) *node {
@@ -144,6 +151,8 @@ http://%[4]s {
 http://%[6]s {
 	kidoban_api {
 		key drill %[7]s role admin
+		aws alice AKIDDRILL {env.KIDOBAN_DRILL_SECRET}
+		service execute-api
 	}
 }
 `, n.dir, n.name, strings.Join(n.options, "\n\t\t"), n.site, n.backend, n.operators, drillKey, bind)
@@ -183,13 +192,17 @@ func (n *node) launch() error {
 	}
 	args := []string{"kidoban", "run", "--config", n.file, "--adapter", "caddyfile"}
 	cmd := &exec.Cmd{Path: exe, Args: args, Dir: n.dir}
-	cmd.Env = append(os.Environ(), "HOME="+n.dir, "XDG_DATA_HOME="+n.dir, "XDG_CONFIG_HOME="+n.dir)
+	cmd.Env = append(os.Environ(), "HOME="+n.dir, "XDG_DATA_HOME="+n.dir, "XDG_CONFIG_HOME="+n.dir, "KIDOBAN_DRILL_SECRET="+drillSecret)
 	cmd.Stdout, cmd.Stderr = n, n
 	if n.socket != nil {
 		cmd.ExtraFiles = []*os.File{n.socket} // descriptor 3
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	start := cmd.Start
+	if n.within != nil {
+		start = func() error { return n.within.enter(cmd.Start) }
+	}
+	if err := start(); err != nil {
 		return err
 	}
 	done := make(chan struct{})
@@ -279,7 +292,11 @@ func (n *node) call(method, path string, body any) (int, []byte, error) {
 	if body != nil {
 		r.Header.Set("Content-Type", "application/json")
 	}
-	resp, err := operatorClient.Do(r)
+	client := operatorClient
+	if n.network != nil {
+		client = n.network.client
+	}
+	resp, err := client.Do(r)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -324,7 +341,11 @@ func (v *visitor) do(ctx context.Context, n *node, method, path string, body any
 	if body != nil {
 		r.Header.Set("Content-Type", "application/json")
 	}
-	resp, err := v.client.Do(r)
+	client := v.client
+	if n.network != nil {
+		client = n.network.client
+	}
+	resp, err := client.Do(r)
 	if err != nil {
 		return 0, nil, err
 	}
