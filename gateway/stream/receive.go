@@ -192,8 +192,10 @@ func (s *Stream) take(m *events, now time.Time) error {
 	if n == len(m.bodies) {
 		return nil
 	}
-	if _, latest, err := m.times(); !known && err == nil && latest.Before(now.Add(-s.JournalAge)) {
-		return nil // of a life that is forgotten already
+	if !known {
+		if _, latest, err := m.times(); err == nil && latest.Before(now.Add(-s.JournalAge)) {
+			return nil // of a life that is forgotten already
+		}
 	}
 
 	decoded := make([]detectors.Event, len(m.bodies))
