@@ -119,18 +119,39 @@ func (s *intents) known(last uint64, now time.Time) (uint64, time.Time) {
 	return last, now
 }
 
+// starting is a start that is to go on record.
+type starting struct {
+	*intent        // whose outcome is that of all acts before it
+	last    uint64 // entry before it
+}
+
 // beginRecord takes back the acts that a crash cut off, and says on the record that
-// the gate starts.
+// the gate starts. While the record cannot be written that waits until it can, see
+// settle: whoever is in stays in.
 func (c *Core) beginRecord(ctx context.Context) error {
-	open, abandoned, err := c.takeBack(ctx, "the gate stopped before it was done", func(record.Intent) bool { return true })
+	s := &starting{c.intents.begin(0, c.Now()), c.Record.Last()}
+	err := c.noteStart(ctx, s)
+	if errors.Is(err, record.ErrUnavailable) {
+		c.Log.Error("the gate starts, and that is not on record yet", "error", err)
+		c.starting = s
+		return nil
+	}
+	return err
+}
+
+func (c *Core) noteStart(ctx context.Context, s *starting) error {
+	open, abandoned, err := c.takeBack(ctx, "the gate stopped before it was done", func(i record.Intent) bool { return i.ID.Sequence <= s.last })
 	if err != nil {
 		return fmt.Errorf("looking for acts that were cut off: %w", err)
 	}
 	if abandoned > 0 {
 		c.Log.Warn("acts that a stop cut off did not happen, and the record says so", "acts", abandoned)
 	}
-	_, err = c.Record.Append(ctx, record.Draft{Time: c.Now(), Kind: entryStarted, Body: map[string]int{"acts_open": open, "acts_abandoned": abandoned}})
-	return err
+	if _, err := c.Record.Append(ctx, record.Draft{Time: s.since, Kind: entryStarted, Body: map[string]int{"acts_open": open, "acts_abandoned": abandoned}}); err != nil {
+		return fmt.Errorf("noting the start: %w", err)
+	}
+	c.intents.end(s.intent)
+	return nil
 }
 
 // takeBack abandons those of the open acts that are meant and did not happen.
@@ -170,6 +191,12 @@ func (c *Core) takeBack(ctx context.Context, why string, meant func(record.Inten
 // where all is known: a start need not look further back, and the database need
 // not remember.
 func (c *Core) settle(ctx context.Context) error {
+	if c.starting != nil {
+		if err := c.noteStart(ctx, c.starting); err != nil {
+			return err
+		}
+		c.starting = nil
+	}
 	now := c.Now()
 	before := now.Add(-2 * actTime)
 	if doubts := c.intents.doubts(before); len(doubts) > 0 {

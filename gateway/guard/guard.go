@@ -120,11 +120,12 @@ type Core struct {
 	// written. They are then not on it.
 	RecordOptional atomic.Bool
 
-	node    string
-	shared  bool // other nodes change the database too
-	behind  bool // the last reconciliation failed; owned by follow
-	intents intents
-	noting  *rate.Limiter // of rules' decisions, on the record one by one
+	node     string
+	shared   bool // other nodes change the database too
+	behind   bool // the last reconciliation failed; owned by follow
+	intents  intents
+	starting *starting     // not on record yet; of beginRecord and settle alone
+	noting   *rate.Limiter // of rules' decisions, on the record one by one
 
 	// Counted is told of every verdict stricter than allow; nil: nobody is.
 	Counted func(c Control, a rules.Action, reason policies.Reason, observed bool)
