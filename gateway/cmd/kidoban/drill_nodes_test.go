@@ -256,6 +256,8 @@ func (b *blockList) measure(n int) {
 	chance := rand.New(rand.NewPCG(1, 2))
 	arrival := time.NewTimer(0)
 	defer arrival.Stop()
+	look := time.NewTicker(time.Millisecond) // all the time would cost the nodes their processor
+	defer look.Stop()
 	took := make([]time.Duration, n)
 	for i := range took {
 		<-arrival.C
@@ -266,6 +268,7 @@ func (b *blockList) measure(n int) {
 			if took[i] = time.Since(began); took[i] > 10*time.Second {
 				b.t.Fatalf("%s is still free after %v", address, took[i])
 			}
+			<-look.C
 		}
 		took[i] = time.Since(began)
 		arrival.Reset(time.Duration(chance.IntN(100)) * time.Millisecond)
