@@ -111,8 +111,8 @@ func (rt *runtime) recordHealth() []api.PartHealth {
 		} else {
 			paper.Detail += "; log-ins and operators' acts are refused until it can"
 		}
-	case s.ReserveOut:
-		paper.Status, paper.Detail = api.Degraded, fmt.Sprintf("the disk is full, its reserve is in use: %d MiB are free; make room", s.Free>>20)
+	case s.Full || s.ReserveOut:
+		paper.Status, paper.Detail = api.Degraded, fmt.Sprintf("the disk is full and the reserve for log-ins and acts is in use: %d MiB are free; make room", s.Free>>20)
 	}
 	if s.Mirror == nil {
 		return []api.PartHealth{paper}

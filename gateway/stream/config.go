@@ -183,6 +183,7 @@ func open(c Config, link transport, newFile func(string) (file, error)) (*Stream
 	} else {
 		err := errors.New("not connected yet")
 		s.health.send, s.health.receive, s.health.since = err, err, now
+		s.health.nodes = s.nodesOf(now)
 	}
 	s.journal.prepare(now)
 	return s, nil

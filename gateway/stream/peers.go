@@ -57,6 +57,18 @@ func (s *Stream) census(now time.Time) {
 	}
 }
 
+// nodesOf is how many nodes the journal knows from the last Config.History, this one
+// included: what to go by until Redis answers for the first time.
+func (s *Stream) nodesOf(now time.Time) int {
+	names := map[string]bool{s.Node: true}
+	for id, one := range s.all {
+		if one.last.After(now.Add(-s.History)) {
+			names[id.node] = true
+		}
+	}
+	return len(names)
+}
+
 // Nodes is how many nodes are alive, this one included. While Redis is away it is
 // how many there were.
 func (s *Stream) Nodes() int {

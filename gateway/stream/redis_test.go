@@ -290,6 +290,13 @@ func TestNodeRestarts(t *testing.T) {
 	if st := a.Status(); st.Lost+st.Skipped+st.Unsent > 0 || st.Conflict {
 		t.Errorf("status %+v", st)
 	}
+	// Without Redis it knows from its journal that it was not alone.
+	a.end()
+	server.Stop()
+	a = run(t, "a", server.Client(), keep)
+	if a.Nodes() != 2 {
+		t.Errorf("%d nodes at a start without Redis, want the 2 of before", a.Nodes())
+	}
 }
 
 func TestTrimmed(t *testing.T) {
