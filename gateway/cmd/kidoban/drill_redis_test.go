@@ -31,8 +31,10 @@ func TestRedisAway(t *testing.T) {
 		make func(t *testing.T) redisUnderTest
 	}{
 		{"stopped and restarted empty", func(t *testing.T) redisUnderTest {
-			s := storagetest.Redis(t)
-			return redisUnderTest{url: "redis://" + s.Addr(), leave: s.Stop, back: s.Start}
+			// The user that gateway/README.md gives, who may do no more than that.
+			s := storagetest.Redis(t, strings.Fields("--user gate on >secret ~{kidoban}:* resetchannels +hello +auth +select +time "+
+				"+xadd +xread +xrange +expire +evalsha +eval +get +set +del")...)
+			return redisUnderTest{url: "redis://gate:secret@" + s.Addr(), leave: s.Stop, back: s.Start}
 		}},
 		{"black hole", func(t *testing.T) redisUnderTest {
 			s := storagetest.Redis(t)
