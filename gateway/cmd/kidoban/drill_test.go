@@ -270,6 +270,10 @@ func (n *node) end(sig syscall.Signal) {
 		<-n.done
 	}
 	n.cmd = nil
+	if said := n.said(); strings.Contains(said, "WARNING: DATA RACE") {
+		_, race, _ := strings.Cut(said, "WARNING: DATA RACE")
+		n.t.Errorf("node %s races: %.4000s", n.name, race)
+	}
 }
 
 var operatorClient = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
