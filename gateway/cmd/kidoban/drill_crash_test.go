@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"flag"
@@ -48,6 +49,11 @@ func TestCrash(t *testing.T) {
 			began := time.Now()
 			for point := range *drillPoints {
 				d.start()
+				if point == 0 && database == "postgres" { // the other node stays up
+					d.other = newNode(t, "other", backend, options...)
+					shareKeys(t, d.node, d.other)
+					d.other.start()
+				}
 				d.check(point)
 				if t.Failed() {
 					t.Fatalf("after point %d of %s\n%s", point, database, tail(d.node.said(), 60))
@@ -77,7 +83,8 @@ func TestCrash(t *testing.T) {
 type crashDrill struct {
 	t       testing.TB
 	backend *town
-	node    *node
+	node    *node // that is killed
+	other   *node // on the same database; nil: there is none
 	chance  *rand.Rand
 
 	mu        sync.Mutex // guards what follows
@@ -103,6 +110,7 @@ type knownSession struct {
 type knownDecision struct {
 	id, value string
 	state     string // live, lifted; empty while a lift was asked for and not answered
+	elsewhere bool   // the other node alone acknowledged it
 }
 
 // start starts the gate, which has to say which ends it found torn.
@@ -232,23 +240,46 @@ func (d *crashDrill) endSession(chance *rand.Rand) (bool, error) {
 	return true, nil
 }
 
+// register registers a decision, sometimes on both nodes at once.
 func (d *crashDrill) register() (bool, error) {
 	n := d.number()
-	value := fmt.Sprintf("203.0.%d.%d", n/250%250, n%250+1)
-	status, body, err := d.node.call(http.MethodPost, "/v1/decisions", map[string]string{
-		"scope": "address", "value": value, "action": "refuse", "ttl": "2h", "reason": "drill"})
-	if err != nil {
-		return false, err
+	k := &knownDecision{value: fmt.Sprintf("203.0.%d.%d", n/250%250, n%250+1), state: "live"}
+	var others sync.WaitGroup
+	var there string
+	if d.other != nil && n%3 == 0 {
+		others.Go(func() {
+			var err error
+			if there, err = d.registerOn(d.other, k.value); err != nil {
+				d.t.Errorf("registering on the other node: %v", err)
+			}
+		})
 	}
-	var got struct{ ID string }
-	if status != http.StatusCreated || json.Unmarshal(body, &got) != nil || got.ID == "" {
-		d.t.Errorf("registering was answered with %d %s", status, body)
-		return false, nil
+	here, err := d.registerOn(d.node, k.value)
+	others.Wait()
+	if here != "" && there != "" && here != there {
+		d.t.Errorf("two nodes registered %s as %s and %s", k.value, here, there)
+	}
+	k.id, k.elsewhere = cmp.Or(here, there), here == ""
+	if k.id == "" {
+		return false, err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.decisions = append(d.decisions, &knownDecision{id: got.ID, value: value, state: "live"})
-	return true, nil
+	d.decisions = append(d.decisions, k)
+	return here != "", err
+}
+
+func (d *crashDrill) registerOn(n *node, value string) (id string, err error) {
+	status, body, err := n.call(http.MethodPost, "/v1/decisions", map[string]string{
+		"scope": "address", "value": value, "action": "refuse", "ttl": "2h", "reason": "drill"})
+	if err != nil {
+		return "", err
+	}
+	var got struct{ ID string }
+	if status != http.StatusCreated && status != http.StatusOK || json.Unmarshal(body, &got) != nil || got.ID == "" {
+		d.t.Errorf("registering on %s was answered with %d %s", n.name, status, body)
+	}
+	return got.ID, nil
 }
 
 func (d *crashDrill) lift(chance *rand.Rand) (bool, error) {
@@ -473,7 +504,7 @@ func (d *crashDrill) check(point int) {
 	for i, k := range d.decisions {
 		lifts := paper.lifted[k.id]
 		heard[k.value] = true
-		if n := paper.registered[k.value]; n != 1 {
+		if n := paper.registered[k.value]; n > 1 || n == 0 && !k.elsewhere {
 			d.t.Errorf("point %d: the registration of %s is %d times on record", point, k.value, n)
 		}
 		if k.state == "live" && lifts != 0 || k.state == "lifted" && lifts != 1 || lifts > 1 {
