@@ -137,6 +137,9 @@ func (c *Core) sweep(ctx context.Context) {
 	for _, d := range expired {
 		c.Log.Info("decision expired", "decision", d.ID, "scope", string(d.Scope), "value", d.Value, "rule", string(d.Rule))
 	}
+	if err := c.endLoggedOut(ctx); err != nil {
+		c.Log.Error("storing the ends of sessions", "error", err)
+	}
 	if _, err := c.Sessions.Sweep(ctx, now); err != nil {
 		c.Log.Error("sweeping sessions", "error", err)
 	}

@@ -72,9 +72,7 @@ func (v *visit) judgeGrants(a *answer) *refusal {
 		}
 	}
 	if (deleted || v.class == detectors.Logout && a.status < 400) && v.session != nil && v.session.Kind == auth.BrowserSession {
-		if _, err := g.endSession(v.r.Context(), v.session.ID, "backend", false); err != nil {
-			g.Log.Error("ending a session", "error", err)
-		}
+		g.logOutOf(v.r.Context(), v.session.ID, "backend")
 		v.cookies = append(v.cookies, clearedSessionCookie)
 	}
 	return nil
@@ -248,9 +246,7 @@ func (v *visit) begin(c completion, e detectors.Event) *refusal {
 		return fail("beginning a session", err)
 	}
 	if old != nil && old.Kind == auth.BrowserSession && old.ID != s.ID {
-		if _, err := g.endSession(ctx, old.ID, "login", false); err != nil && !errors.Is(err, auth.ErrNoSession) && !errors.Is(err, auth.ErrSessionEnded) {
-			g.Log.Error("ending the previous session", "error", err)
-		}
+		g.logOutOf(ctx, old.ID, "login")
 	}
 	v.session = &s
 	v.cookies = append(v.cookies, g.sessionCookie(token, s.Expires, v.now), g.deviceCookie(cookie))

@@ -1,6 +1,8 @@
 package guard_test
 
 import (
+	"context"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -66,6 +68,51 @@ func TestLoginBeginsASession(t *testing.T) {
 			before.wantSecret("")
 		})
 	}
+}
+
+// TestLogoutWithoutDatabase logs out while no session can be changed: it is over
+// all the same, and in the database later.
+func TestLogoutWithoutDatabase(t *testing.T) {
+	backend := newHostile()
+	g := newGate(t, "hostile", backend)
+	c := g.client(t)
+	c.login(alice, "correct-alice")
+	exec := func(statement string) {
+		t.Helper()
+		if _, err := g.db.SQL().Exec(statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	live := func() (n int) {
+		t.Helper()
+		if err := g.db.Reads().QueryRow(`SELECT COUNT(*) FROM auth_sessions WHERE ended = 0`).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	ended, sweep := context.WithCancel(t.Context())
+	sweep()
+	exec(`CREATE TRIGGER full BEFORE UPDATE ON auth_sessions BEGIN SELECT RAISE(FAIL, 'no room'); END`)
+	thief := *c
+	thief.cookies = maps.Clone(c.cookies)
+	if got := c.do("POST", "/logout", "", ""); got.status != 204 || c.cookies[guard.SessionCookie] != "" {
+		t.Fatalf("logout: %d, cookies %v", got.status, c.cookies)
+	}
+	backend.mu.Lock()
+	backend.sessions[thief.cookies["sid"]] = alice // it forgets
+	backend.mu.Unlock()
+	thief.wantSecret("")
+	g.core.Run(ended)
+	if live() != 1 {
+		t.Fatal("the database took the end of the session: it is not away")
+	}
+	thief.wantSecret("")
+	exec(`DROP TRIGGER full`)
+	g.core.Run(ended)
+	if live() != 0 {
+		t.Error("the end of the session is not in the database")
+	}
+	thief.wantSecret("")
 }
 
 func TestUnseenDoors(t *testing.T) {

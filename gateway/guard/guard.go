@@ -124,6 +124,7 @@ type Core struct {
 	shared   bool // other nodes change the database too
 	behind   bool // the last reconciliation failed; owned by follow
 	intents  intents
+	logouts  logouts
 	starting *starting     // not on record yet; of beginRecord and settle alone
 	noting   *rate.Limiter // of rules' decisions, on the record one by one
 
@@ -319,9 +320,9 @@ func (v *visit) admit() *refusal {
 	if v.crumbs.session != "" {
 		s, err := g.Sessions.ByToken(v.r.Context(), v.crumbs.session, v.now)
 		switch {
-		case err == nil:
+		case err == nil && !g.logouts.has(s.ID):
 			v.session = s
-		case errors.Is(err, auth.ErrNoSession), errors.Is(err, auth.ErrSessionEnded), errors.Is(err, auth.ErrExpired):
+		case err == nil, errors.Is(err, auth.ErrNoSession), errors.Is(err, auth.ErrSessionEnded), errors.Is(err, auth.ErrExpired):
 			v.stale = true
 		default:
 			g.Log.Error("session store", "error", err)
@@ -520,7 +521,7 @@ func (v *visit) stillLive() *refusal {
 	} else {
 		_, err = v.guard.Sessions.ByToken(v.r.Context(), v.crumbs.session, v.now)
 	}
-	if err != nil {
+	if err != nil || v.guard.logouts.has(v.session.ID) {
 		return v.refuse(ControlSessions, policies.Verdict{Action: rules.Refuse, Reason: policies.ReasonSessionEnded})
 	}
 	return nil
