@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -203,10 +204,13 @@ func TestDiskFull(t *testing.T) {
 	n := newNode(t, "full", backend)
 	d := memoryDisk(t, n, 64)
 	n.start()
-	in := newVisitor("198.51.100.1")
-	if status, err := in.login(ctx, n, backend.people[0]); err != nil || status != http.StatusOK {
-		t.Fatalf("%d %v", status, err)
+	in, out := newVisitor("198.51.100.1"), newVisitor("198.51.100.4")
+	for i, v := range []*visitor{in, out} {
+		if status, err := v.login(ctx, n, backend.people[i*199]); err != nil || status != http.StatusOK {
+			t.Fatalf("%d %v", status, err)
+		}
 	}
+	gone := maps.Clone(out.cookies) // as somebody has them who copied them
 	wrong, _ := d.tried("203.0.112.200", "nobody@x.example", "wrong")
 	for round := range 2 {
 		before := strings.Count(n.said(), "\n")
@@ -237,6 +241,15 @@ func TestDiskFull(t *testing.T) {
 			t.Errorf("health says %v", how)
 		}
 		logins, acts = logins+first, acts+put
+		if round == 0 {
+			if status, _, err := out.do(ctx, n, http.MethodPost, "/logout", map[string]string{}); err != nil || status >= 400 {
+				t.Errorf("a log-out got %d %v", status, err)
+			}
+		}
+		out.cookies = maps.Clone(gone)
+		if status, err := out.me(ctx, n); err != nil || status == http.StatusOK {
+			t.Errorf("who logged out got %d %v", status, err)
+		}
 		requests := 4*30 + 100
 		lines := strings.Count(n.said(), "\n") - before
 		if lines > 4*requests {
@@ -250,15 +263,18 @@ func TestDiskFull(t *testing.T) {
 		t.Logf("round %d: %d log-ins and %d acts of 30 each were put off, with %d lines of log; log-ins again after %v", round, logins, acts, lines, took)
 	}
 	t.Logf("all parts well after %v", eventually(t, 40*time.Second, "all parts well", d.well))
+	eventually(t, 40*time.Second, "the end of the session that was logged out of", func() bool {
+		return !(&crashDrill{t: t, node: n}).has(fmt.Sprint(backend.people[199].ID), d.sessionFrom("198.51.100.4"))
+	})
 	n.stop()
-	if out, err := command(n.dir, "record", "verify", filepath.Join(d.dir, "record")); err != nil {
-		t.Errorf("record verify: %v\n%s", err, out)
+	if said, err := command(n.dir, "record", "verify", filepath.Join(d.dir, "record")); err != nil {
+		t.Errorf("record verify: %v\n%s", err, said)
 	}
 	n.start()
 	if status, err := in.me(ctx, n); err != nil || status != http.StatusOK {
 		t.Errorf("after a restart who is in got %d %v", status, err)
 	}
-	d.agree()
+	d.agree("198.51.100.4")
 }
 
 // TestDiskFullBesideDatabase fills the disk of a gate whose database is elsewhere:
@@ -325,6 +341,16 @@ func TestDiskFullBesideDatabase(t *testing.T) {
 		}
 		return started == 2
 	})
+}
+
+// sessionFrom is the session that the record says began at an address.
+func (d *disk) sessionFrom(address string) string {
+	d.t.Helper()
+	begun := (&crashDrill{t: d.t, node: d.node}).read().begun[address]
+	if len(begun) != 1 {
+		d.t.Fatalf("sessions from %s: %q", address, begun)
+	}
+	return begun[0]
 }
 
 // agree compares the record with what is so: no act is half done. Sessions from some
