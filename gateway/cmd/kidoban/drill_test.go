@@ -173,7 +173,7 @@ func (n *node) activate() {
 	n.configure(n.options...)
 }
 
-// start runs the node and returns when it answers its operators.
+// start runs the node and returns when it answers its operators and listens for people.
 func (n *node) start() {
 	n.t.Helper()
 	if err := n.launch(); err != nil {
@@ -239,7 +239,10 @@ func (n *node) await(limit time.Duration) error {
 	for {
 		status, _, err := n.call(http.MethodGet, "/v1/health", nil)
 		if err == nil && status == http.StatusOK {
-			return nil
+			var site net.Conn
+			if site, err = net.Dial("tcp", n.site); err == nil { // the two listen one after the other
+				return site.Close()
+			}
 		}
 		select {
 		case <-n.done:
