@@ -59,8 +59,11 @@ func TestCrash(t *testing.T) {
 					t.Fatalf("after point %d of %s\n%s", point, database, tail(d.node.said(), 60))
 				}
 				d.load(point)
-				if d.chance.IntN(3) == 0 {
+				switch d.chance.IntN(6) {
+				case 0, 1:
 					d.tear()
+				case 2:
+					d.startInPart()
 				}
 			}
 			d.start()
@@ -73,8 +76,8 @@ func TestCrash(t *testing.T) {
 			if t.Failed() {
 				t.Logf("the end of the log:\n%s", tail(d.node.said(), 60))
 			}
-			t.Logf("%d points in %v: %d sessions, %d ended, %d decisions, %d lifted; %d acts happened unheard and %d were taken back; %d ends of the record torn and %d of the events",
-				*drillPoints, time.Since(began).Round(time.Millisecond), len(d.sessions), d.ended, len(d.decisions), d.lifted, d.unheard, d.takenBack, d.torn, d.tornEvents)
+			t.Logf("%d points in %v: %d sessions, %d ended, %d decisions, %d lifted; %d acts happened unheard and %d were taken back; %d ends of the record torn and %d of the events, %d starts cut off",
+				*drillPoints, time.Since(began).Round(time.Millisecond), len(d.sessions), d.ended, len(d.decisions), d.lifted, d.unheard, d.takenBack, d.torn, d.tornEvents, d.parts)
 		})
 	}
 }
@@ -95,6 +98,7 @@ type crashDrill struct {
 	next      int
 
 	torn, tornEvents int             // ends of files, in all
+	parts            int             // starts that were cut off
 	tore, toreEvents bool            // since the last start
 	settled          map[string]bool // entries of acts that nobody heard of and that were looked at
 	unheard          int             // of them, those that happened
@@ -130,6 +134,27 @@ func (d *crashDrill) start() {
 		}
 	}
 	d.tore, d.toreEvents = false, false
+}
+
+// startInPart starts the gate and kills it when it has said some lines, which is
+// while it opens what it keeps, or takes back what was cut off.
+func (d *crashDrill) startInPart() {
+	d.t.Helper()
+	before := strings.Count(d.node.said(), "\n")
+	lines := 4 + d.chance.IntN(10)
+	if err := d.node.launch(); err != nil {
+		d.t.Fatal(err)
+	}
+	eventually(d.t, 60*time.Second, fmt.Sprintf("%d lines of log", lines), func() bool {
+		select {
+		case <-d.node.done:
+			d.t.Fatalf("the gate ended at its start:\n%s", tail(d.node.said(), 30))
+		default:
+		}
+		return strings.Count(d.node.said(), "\n") >= before+lines
+	})
+	d.node.kill()
+	d.parts++
 }
 
 // load works on the gate until a seeded number of acknowledgements, and kills it
