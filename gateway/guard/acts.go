@@ -29,60 +29,150 @@ const (
 	loginPrefix  = "login."              // an outcome follows: failure or unknown
 )
 
-// actTime bounds an act whose caller may go away: once begun it is carried through.
-const actTime = 15 * time.Second
+const (
+	// announcing is how long an act waits for its entry. A disk that hangs costs
+	// whoever acts so long.
+	announcing = 8 * time.Second
+	// actTime bounds an act whose caller may go away: once begun it is carried through.
+	actTime = 15 * time.Second
+	// openMax bounds the acts that are under way or in doubt.
+	openMax = 10_000
+)
+
+// errManyDoubts means that very many acts wait for the database or the record.
+var errManyDoubts = fmt.Errorf("%w: %d acts wait for it or the database", record.ErrUnavailable, openMax)
 
 // act puts an intent on the record and does it. Unless it must be on record, it is
-// done without an entry while the record cannot be written. What may have happened
-// is found out later, by settle.
-func (c *Core) act(ctx context.Context, kind string, body any, must bool, do func(ctx context.Context, entry string) error) error {
+// done without an entry while the record cannot be written. do gets the entry and
+// the time that the change carries. What may have happened is found out later, by
+// settle.
+func (c *Core) act(ctx context.Context, kind string, body any, must bool, do func(ctx context.Context, entry string, at time.Time) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), actTime)
-	defer cancel()
-	open := c.intents.begin(c.Record.Last(), c.Now())
-	id, err := c.Record.Append(ctx, record.Draft{Time: c.Now(), Kind: kind, Body: body})
+	must = must && !c.RecordOptional.Load()
+	ctx = context.WithoutCancel(ctx)
+	carry := func(entry string, at time.Time) (uncertain bool, err error) {
+		ctx, cancel := context.WithTimeout(ctx, actTime)
+		defer cancel()
+		err = do(ctx, entry, at)
+		return errors.Is(err, auth.ErrUncertain) || errors.Is(err, policies.ErrUncertain) || ctx.Err() != nil, err
+	}
+	i, err := c.announceAct(ctx, kind, body)
 	if err != nil {
-		if ctx.Err() == nil { // else it may have been written all the same
-			c.intents.end(open)
-		}
-		if must && !c.RecordOptional.Load() {
+		if must {
 			return err
 		}
-		c.Log.Warn("an act is not on record", "kind", kind, "error", err)
-		return do(ctx, "")
+		c.complain("an act is not on record", "kind", kind, "error", err)
+		_, err = carry("", c.Now())
+		return err
 	}
-	err = do(ctx, id.String())
-	uncertain := errors.Is(err, auth.ErrUncertain) || errors.Is(err, policies.ErrUncertain) || ctx.Err() != nil
-	if err == nil || !uncertain && c.Record.Abandon(ctx, id, "failed") == nil {
-		c.intents.end(open)
+	left := true // by a panic
+	defer func() {
+		if left {
+			c.intents.doubt(i)
+		}
+	}()
+	uncertain, err := carry(i.entry.String(), i.at)
+	left = err != nil && uncertain
+	if err != nil && !uncertain {
+		c.abandon(ctx, i, "failed")
+	} else if !left {
+		c.intents.end(i)
 	}
 	return err
+}
+
+// announceAct makes the entry of an act. Of one that takes too long and comes after
+// all, the record says that nothing was done under it.
+func (c *Core) announceAct(ctx context.Context, kind string, body any) (*intent, error) {
+	i := c.intents.begin(c.Record.Last(), c.Now())
+	if i == nil {
+		return nil, errManyDoubts
+	}
+	written := make(chan error)
+	late := make(chan struct{})
+	go func() {
+		id, err := c.Record.Append(ctx, record.Draft{Time: i.at, Kind: kind, Body: body})
+		if err == nil {
+			c.intents.announced(i, id)
+		} else {
+			c.intents.end(i) // it was not written
+		}
+		select {
+		case written <- err:
+		case <-late:
+			if err == nil {
+				c.abandon(ctx, i, "nobody waited for this entry any more; nothing was done under it")
+			}
+		}
+	}()
+	t := time.NewTimer(c.announcing)
+	defer t.Stop()
+	select {
+	case err := <-written:
+		if err != nil {
+			return nil, err
+		}
+		return i, nil
+	case <-t.C:
+		close(late)
+		return nil, fmt.Errorf("%w: no answer within %v", record.ErrUnavailable, c.announcing)
+	}
+}
+
+// abandon takes an announced act back that certainly did not happen.
+func (c *Core) abandon(ctx context.Context, i *intent, why string) {
+	ctx, cancel := context.WithTimeout(ctx, announcing)
+	defer cancel()
+	if c.Record.Abandon(ctx, i.entry, why) != nil {
+		c.intents.doubt(i)
+		return
+	}
+	c.intents.end(i)
 }
 
 // intents are the acts that were announced and whose outcome is not known yet:
 // they are under way, or in doubt.
 type intents struct {
 	mu      sync.Mutex
-	open    map[*intent]struct{}
-	settled uint64 // what the record knows of them; of settle alone
+	open    map[*intent]bool // in doubt; at most openMax
+	settled uint64           // what the record knows of them; of settle alone
 }
 
 type intent struct {
 	after uint64    // its entry has a higher sequence
-	since time.Time // when it began; under way for at most actTime
+	at    time.Time // when it began by the clock, which may step; its change carries this time
+	entry record.ID // written before it is announced, read after
 }
 
+// begin returns nil if there are too many.
 func (s *intents) begin(after uint64, now time.Time) *intent {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.open == nil {
-		s.open = make(map[*intent]struct{})
+	if len(s.open) >= openMax {
+		return nil
 	}
-	i := &intent{after: after, since: now}
-	s.open[i] = struct{}{}
+	if s.open == nil {
+		s.open = make(map[*intent]bool)
+	}
+	i := &intent{after: after, at: now.Round(0)}
+	s.open[i] = false
 	return i
+}
+
+func (s *intents) announced(i *intent, entry record.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i.entry = entry
+}
+
+// doubt leaves i to settle: it was announced, nobody is at it any more, and what
+// became of it is not known or not on record.
+func (s *intents) doubt(i *intent) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open[i] = true
 }
 
 func (s *intents) end(all ...*intent) {
@@ -93,27 +183,28 @@ func (s *intents) end(all ...*intent) {
 	}
 }
 
-// doubts are the acts that began before, long enough ago not to be under way.
-func (s *intents) doubts(before time.Time) (found []*intent) {
+// doubts are the acts in doubt.
+func (s *intents) doubts() (found []*intent) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i := range s.open {
-		if i.since.Before(before) {
+	for i, doubt := range s.open {
+		if doubt {
 			found = append(found, i)
 		}
 	}
 	return found
 }
 
-// known is up to which sequence, and up to when, the outcome of all acts is known,
-// where last is the last entry.
+// known is up to which sequence, and up to when by the clock, the outcome of all
+// acts is known, where last is the last entry.
 func (s *intents) known(last uint64, now time.Time) (uint64, time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	now = now.Round(0) // times of acts are compared with those in the database
 	for i := range s.open {
 		last = min(last, i.after)
-		if i.since.Before(now) {
-			now = i.since
+		if i.at.Before(now) {
+			now = i.at
 		}
 	}
 	return last, now
@@ -140,52 +231,62 @@ func (c *Core) beginRecord(ctx context.Context) error {
 }
 
 func (c *Core) noteStart(ctx context.Context, s *starting) error {
-	open, abandoned, err := c.takeBack(ctx, "the gate stopped before it was done", func(i record.Intent) bool { return i.ID.Sequence <= s.last })
+	open, err := c.Record.Intents(ctx)
+	var abandoned int
+	var acts []record.ID
+	if err == nil {
+		for _, o := range open {
+			if o.ID.Sequence <= s.last { // the others are of this life
+				acts = append(acts, o.ID)
+			}
+		}
+		abandoned, err = c.takeBack(ctx, "the gate stopped before it was done", acts)
+	}
 	if err != nil {
 		return fmt.Errorf("looking for acts that were cut off: %w", err)
 	}
 	if abandoned > 0 {
 		c.Log.Warn("acts that a stop cut off did not happen, and the record says so", "acts", abandoned)
 	}
-	if _, err := c.Record.Append(ctx, record.Draft{Time: s.since, Kind: entryStarted, Body: map[string]int{"acts_open": open, "acts_abandoned": abandoned}}); err != nil {
+	if _, err := c.Record.Append(ctx, record.Draft{Time: s.at, Kind: entryStarted, Body: map[string]int{"acts_open": len(acts), "acts_abandoned": abandoned}}); err != nil {
 		return fmt.Errorf("noting the start: %w", err)
 	}
 	c.intents.end(s.intent)
 	return nil
 }
 
-// takeBack abandons those of the open acts that are meant and did not happen.
-func (c *Core) takeBack(ctx context.Context, why string, meant func(record.Intent) bool) (open, abandoned int, err error) {
-	all, err := c.Record.Intents(ctx)
-	if err != nil {
-		return 0, 0, err
-	}
-	all = slices.DeleteFunc(all, func(i record.Intent) bool { return !meant(i) })
-	for some := range slices.Chunk(all, 500) {
+// takeBack abandons those of the acts, which nobody is at any more, that did not
+// happen.
+func (c *Core) takeBack(ctx context.Context, why string, acts []record.ID) (abandoned int, err error) {
+	for some := range slices.Chunk(acts, 500) {
 		entries := make([]string, len(some))
-		for i, one := range some {
-			entries[i] = one.ID.String()
+		for i, id := range some {
+			entries[i] = id.String()
 		}
 		sessions, err := c.Sessions.Acted(ctx, entries)
 		if err != nil {
-			return 0, 0, err
+			return abandoned, err
 		}
 		decisions, err := c.Decisions.Acted(ctx, entries)
 		if err != nil {
-			return 0, 0, err
+			return abandoned, err
 		}
-		for i, one := range some {
+		for i, id := range some {
 			if sessions[entries[i]] || decisions[entries[i]] {
 				continue
 			}
-			if err := c.Record.Abandon(ctx, one.ID, why); err != nil {
-				return 0, 0, err
+			if err := c.Record.Abandon(ctx, id, why); err != nil {
+				return abandoned, err
 			}
 			abandoned++
 		}
 	}
-	return len(all), abandoned, nil
+	return abandoned, nil
 }
+
+// actsKept is how long the database remembers an act whose outcome the record
+// knows. It is for clocks that step.
+const actsKept = 5 * time.Minute
 
 // settle finds out what became of acts in doubt, and notes on the record up to
 // where all is known: a start need not look further back, and the database need
@@ -198,12 +299,8 @@ func (c *Core) settle(ctx context.Context) error {
 		c.starting = nil
 	}
 	now := c.Now()
-	before := now.Add(-2 * actTime)
-	if doubts := c.intents.doubts(before); len(doubts) > 0 {
-		if _, _, err := c.takeBack(ctx, "failed", func(i record.Intent) bool { return i.Time.Before(before) }); err != nil {
-			return err
-		}
-		c.intents.end(doubts...)
+	if err := c.resolve(ctx, now); err != nil {
+		return err
 	}
 	through, until := c.intents.known(c.Record.Last(), now)
 	if through <= c.intents.settled+1 { // the one is the entry that said so
@@ -213,19 +310,63 @@ func (c *Core) settle(ctx context.Context) error {
 		return err
 	}
 	c.intents.settled = through
-	// An act carries the time of its request, which may have waited for the backend
-	// since; and clocks step.
-	until = until.Add(-loginTimeout - 4*time.Minute)
+	until = until.Add(-actsKept)
 	return errors.Join(c.Sessions.ForgetActs(ctx, c.node, until), c.Decisions.ForgetActs(ctx, c.node, until))
+}
+
+// settling bounds one settlement.
+const settling = time.Minute
+
+// settleOn settles from time to time until ctx ends, and then once more.
+func (c *Core) settleOn(ctx context.Context) {
+	settle := func(ctx context.Context, most time.Duration) {
+		ctx, cancel := context.WithTimeout(ctx, most)
+		defer cancel()
+		if err := c.settle(ctx); err != nil && !errors.Is(err, context.Canceled) {
+			c.complain("finding out which acts happened", "error", err)
+		}
+	}
+	t := time.NewTicker(sweeping)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			settle(context.WithoutCancel(ctx), 5*time.Second)
+			return
+		case <-t.C:
+			settle(ctx, settling)
+		}
+	}
+}
+
+// resolve asks the database about the acts in doubt.
+func (c *Core) resolve(ctx context.Context, now time.Time) error {
+	doubts := c.intents.doubts()
+	if len(doubts) == 0 {
+		return nil
+	}
+	ids := make([]record.ID, len(doubts))
+	for i, d := range doubts {
+		ids[i] = d.entry
+	}
+	if _, err := c.takeBack(ctx, "failed", ids); err != nil {
+		return err
+	}
+	// What happened without the database saying so is not known here yet.
+	if err := errors.Join(c.Decisions.Reconcile(ctx, now), c.Sessions.Reconcile(ctx, now)); err != nil {
+		return err
+	}
+	c.intents.end(doubts...)
+	return nil
 }
 
 // RegisterDecision makes d last. created is false where it extended a live one, or
 // changed nothing.
 func (c *Core) RegisterDecision(ctx context.Context, d policies.Decision) (_ policies.Decision, created bool, err error) {
 	var r policies.Registration
-	err = c.act(ctx, actRegister, noticeValues(d), true, func(ctx context.Context, entry string) error {
+	err = c.act(ctx, actRegister, noticeValues(d), true, func(ctx context.Context, entry string, at time.Time) error {
 		d.Entry = entry
-		r, err = c.Decisions.Register(ctx, d, c.Now())
+		r, err = c.Decisions.Register(ctx, d, at)
 		return err
 	})
 	c.tellNodes(topicDecisions)
@@ -234,8 +375,8 @@ func (c *Core) RegisterDecision(ctx context.Context, d policies.Decision) (_ pol
 
 // LiftDecision takes a decision back in the name of by.
 func (c *Core) LiftDecision(ctx context.Context, id, by string) (d policies.Decision, err error) {
-	err = c.act(ctx, actLift, map[string]string{"decision": id, "by": by}, true, func(ctx context.Context, entry string) error {
-		d, err = c.Decisions.Lift(ctx, id, policies.Act{By: by, Entry: entry}, c.Now())
+	err = c.act(ctx, actLift, map[string]string{"decision": id, "by": by}, true, func(ctx context.Context, entry string, at time.Time) error {
+		d, err = c.Decisions.Lift(ctx, id, policies.Act{By: by, Entry: entry}, at)
 		return err
 	})
 	c.tellNodes(topicDecisions)
@@ -249,8 +390,8 @@ func (c *Core) EndSession(ctx context.Context, id, by string) (auth.Session, err
 
 // endSession ends a session. Who logs out is logged out, on record or not.
 func (c *Core) endSession(ctx context.Context, id, by string, must bool) (ended auth.Session, err error) {
-	err = c.act(ctx, actEnd, map[string]string{"session": id, "by": by}, must, func(ctx context.Context, entry string) error {
-		ended, err = c.Sessions.End(ctx, id, auth.Act{By: by, Entry: entry}, c.Now())
+	err = c.act(ctx, actEnd, map[string]string{"session": id, "by": by}, must, func(ctx context.Context, entry string, at time.Time) error {
+		ended, err = c.Sessions.End(ctx, id, auth.Act{By: by, Entry: entry}, at)
 		return err
 	})
 	c.tellNodes(topicSessions)
@@ -259,8 +400,8 @@ func (c *Core) endSession(ctx context.Context, id, by string, must bool) (ended 
 
 // EndSessions ends every session of an account in the name of by.
 func (c *Core) EndSessions(ctx context.Context, account, by string) (ended []auth.Session, err error) {
-	err = c.act(ctx, actEndAll, map[string]string{"account": account, "by": by}, true, func(ctx context.Context, entry string) error {
-		ended, err = c.Sessions.EndAll(ctx, account, auth.Act{By: by, Entry: entry}, c.Now())
+	err = c.act(ctx, actEndAll, map[string]string{"account": account, "by": by}, true, func(ctx context.Context, entry string, at time.Time) error {
+		ended, err = c.Sessions.EndAll(ctx, account, auth.Act{By: by, Entry: entry}, at)
 		return err
 	})
 	c.tellNodes(topicSessions)
@@ -268,7 +409,7 @@ func (c *Core) EndSessions(ctx context.Context, account, by string) (ended []aut
 }
 
 // beginSession begins a session, on record.
-func (c *Core) beginSession(ctx context.Context, s auth.Session, credentials []auth.Credential, now time.Time) (begun auth.Session, token string, err error) {
+func (c *Core) beginSession(ctx context.Context, s auth.Session, credentials []auth.Credential) (begun auth.Session, token string, err error) {
 	s.ID = rand.Text()
 	body := map[string]string{
 		"session": s.ID, "kind": string(s.Kind), "account": s.Subject, "organization": s.Organization, "device": s.Device, "source": s.Source,
@@ -278,23 +419,29 @@ func (c *Core) beginSession(ctx context.Context, s auth.Session, credentials []a
 			delete(body, name)
 		}
 	}
-	err = c.act(ctx, actBegin, body, true, func(ctx context.Context, entry string) error {
-		begun, token, err = c.Sessions.BeginAct(ctx, s, credentials, entry, now)
+	err = c.act(ctx, actBegin, body, true, func(ctx context.Context, entry string, at time.Time) error {
+		begun, token, err = c.Sessions.BeginAct(ctx, s, credentials, entry, at)
 		return err
 	})
 	c.tellNodes(topicSessions)
 	return begun, token, err
 }
 
+// noting is how long a log-in waits until the record has what a rule decided.
+const noting = time.Second
+
 // decided notes a decision that a rule made. There may be very many of them: beyond
-// some they are counted, and what they say stands in the database only.
+// some they are counted, and what they say stands in the database only. One that the
+// record takes too slowly may stand there and be counted too.
 func (c *Core) decided(ctx context.Context, d policies.Decision) {
 	if c.noting.AllowN(c.Now(), 1) {
+		ctx, cancel := context.WithTimeout(ctx, noting)
 		_, err := c.Record.Append(ctx, record.Draft{Time: c.Now(), Kind: entryDecided, Reason: string(policies.ReasonRule), Body: noticeValues(d)})
+		cancel()
 		if err == nil {
 			return
 		}
-		c.Log.Warn("a rule's decision is not on record by itself", "decision", d.ID, "error", err)
+		c.complain("a rule's decision is not on record by itself", "decision", d.ID, "error", err)
 	}
 	c.Record.Count(record.Denial{Time: c.Now(), Kind: entryDecided, Reason: string(policies.ReasonRule), Key: string(d.Scope) + " " + d.Value})
 }

@@ -210,4 +210,3 @@ func TestRememberAndRecall(t *testing.T) {
 func equalSignals(a, b []detectors.Signal) bool {
 	return slices.EqualFunc(a, b, func(x, y detectors.Signal) bool { return x.Name == y.Name && x.Value == y.Value })
 }
-

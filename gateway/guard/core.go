@@ -71,6 +71,8 @@ func Open(ctx context.Context, db *storage.DB, keys *storage.Keyring, s Settings
 		node:      s.Node,
 		shared:    s.Shared,
 		noting:    rate.NewLimiter(rate.Every(time.Second), 10_000),
+
+		announcing: announcing,
 	}
 	if c.Sessions, err = auth.OpenSessions(ctx, store, auth.SessionsConfig{Overall: s.Sessions.Overall, Idle: s.Sessions.Idle}, now); err != nil {
 		return nil, fmt.Errorf("opening sessions: %w", err)
@@ -113,6 +115,7 @@ func (c *Core) Run(ctx context.Context) {
 	if c.shared {
 		others.Go(func() { c.follow(ctx) })
 	}
+	others.Go(func() { c.settleOn(ctx) }) // by itself: a disk that hangs must not keep the rest
 	t := time.NewTicker(sweeping)
 	defer t.Stop()
 	for {
@@ -132,7 +135,7 @@ func (c *Core) sweep(ctx context.Context) {
 	now := c.Now()
 	expired, err := c.Decisions.Sweep(ctx, now)
 	if err != nil {
-		c.Log.Error("sweeping decisions", "error", err)
+		c.complain("sweeping decisions", "error", err)
 	}
 	for _, d := range expired {
 		c.Log.Info("decision expired", "decision", d.ID, "scope", string(d.Scope), "value", d.Value, "rule", string(d.Rule))
@@ -141,18 +144,53 @@ func (c *Core) sweep(ctx context.Context) {
 		c.Log.Error("storing the ends of sessions", "error", err)
 	}
 	if _, err := c.Sessions.Sweep(ctx, now); err != nil {
-		c.Log.Error("sweeping sessions", "error", err)
+		c.complain("sweeping sessions", "error", err)
 	}
 	if _, err := c.Devices.Sweep(ctx, now); err != nil {
-		c.Log.Error("sweeping devices", "error", err)
+		c.complain("sweeping devices", "error", err)
 	}
 	if _, err := c.Outbox.Purge(ctx, now.Add(-keepNotices)); err != nil {
-		c.Log.Error("the outbox", "error", err)
+		c.complain("the outbox", "error", err)
 	}
 	if err := c.Ledger.Flush(ctx); err != nil {
-		c.Log.Error("the ledger", "error", err)
+		c.complain("the ledger", "error", err)
 	}
-	if err := c.settle(ctx); err != nil {
-		c.Log.Error("finding out which acts happened", "error", err)
+}
+
+// complaining is how often one complaint is logged.
+const complaining = time.Minute
+
+// complaints are what was logged lately, by message; the messages are few.
+type complaints struct {
+	mu   sync.Mutex
+	last map[string]complaint
+}
+
+type complaint struct {
+	at   time.Time
+	more int // since then
+}
+
+// complain logs that something went wrong, at most once a minute for each message:
+// a server that is away concerns every request. The next line says how many times
+// it was.
+func (c *Core) complain(message string, args ...any) {
+	now := time.Now()
+	c.complaints.mu.Lock()
+	last, before := c.complaints.last[message]
+	if before && now.Sub(last.at) < complaining {
+		last.more++
+		c.complaints.last[message] = last
+		c.complaints.mu.Unlock()
+		return
 	}
+	if c.complaints.last == nil {
+		c.complaints.last = make(map[string]complaint)
+	}
+	c.complaints.last[message] = complaint{at: now}
+	c.complaints.mu.Unlock()
+	if last.more > 0 {
+		args = append(args, "times_not_logged", last.more)
+	}
+	c.Log.Error(message, args...)
 }

@@ -98,7 +98,7 @@ func (v *visit) admits(p presented) *refusal {
 		v.unapproved(p)
 		return nil
 	case !errors.Is(err, auth.ErrNoSession):
-		g.Log.Error("session store", "error", err)
+		g.complain("session store", "error", err)
 		return v.refuse(ControlSessions, unavailable)
 	}
 	// Nobody's. If the backend never gives such a thing to visitors who are not

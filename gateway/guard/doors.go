@@ -119,7 +119,7 @@ func (v *visit) bind(credentials []presented) *refusal {
 		}
 		c := auth.Credential{Kind: p.credential.Name, Hash: hash, Since: v.now}
 		if err := v.guard.Sessions.AddCredential(v.r.Context(), v.session.ID, c, v.now); err != nil {
-			v.guard.Log.Error("binding a credential", "error", err)
+			v.guard.complain("binding a credential", "error", err)
 			return v.refuse(ControlSessions, unavailable)
 		}
 		v.guard.anonymous.forget(hash)
@@ -138,9 +138,9 @@ func (v *visit) judgeMinted(a *answer) *refusal {
 	_, _, err := v.guard.beginSession(v.r.Context(), auth.Session{
 		Kind: auth.TokenSession, Subject: v.session.Subject, Organization: v.session.Organization,
 		AAL: v.session.AAL, Source: v.source.Address.String(),
-	}, v.bound(minted), v.now)
+	}, v.bound(minted))
 	if err != nil {
-		v.guard.Log.Error("binding a minted token", "error", err)
+		v.guard.complain("binding a minted token", "error", err)
 		return v.refuse(ControlSessions, unavailable)
 	}
 	return nil
@@ -187,7 +187,7 @@ func (v *visit) complete(c completion) *refusal {
 	ctx := v.r.Context()
 	person, known, err := g.Directory.BySubject(ctx, c.identity.Subject)
 	if err != nil {
-		g.Log.Error("directory", "error", err)
+		g.complain("directory", "error", err)
 		v.logOut(c.credentials)
 		return v.refuse(ControlSessions, unavailable)
 	}
@@ -206,7 +206,7 @@ func (v *visit) complete(c completion) *refusal {
 	}
 	if c.kind == detectors.Door && e.Device.ID == "" {
 		if e.Device, err = v.device(c.identity.Subject); err != nil {
-			g.Log.Error("devices", "error", err)
+			g.complain("devices", "error", err)
 		}
 	}
 	verdict, observed := v.after(e)
@@ -222,7 +222,7 @@ func (v *visit) begin(c completion, e detectors.Event) *refusal {
 	g := v.guard
 	ctx := v.r.Context()
 	fail := func(doing string, err error) *refusal {
-		g.Log.Error(doing, "error", err)
+		g.complain(doing, "error", err)
 		v.logOut(c.credentials)
 		return v.refuse(ControlSessions, unavailable)
 	}
@@ -241,7 +241,7 @@ func (v *visit) begin(c completion, e detectors.Event) *refusal {
 	s, token, err := g.beginSession(ctx, auth.Session{
 		Kind: auth.BrowserSession, Subject: id.Subject, Organization: id.Organization, Device: view.ID,
 		AAL: 1, Source: v.source.Address.String(),
-	}, v.bound(c.credentials), v.now)
+	}, v.bound(c.credentials))
 	if err != nil {
 		return fail("beginning a session", err)
 	}

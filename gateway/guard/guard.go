@@ -128,6 +128,9 @@ type Core struct {
 	starting *starting     // not on record yet; of beginRecord and settle alone
 	noting   *rate.Limiter // of rules' decisions, on the record one by one
 
+	announcing time.Duration // how long an act waits for its entry
+	complaints complaints
+
 	// Counted is told of every verdict stricter than allow; nil: nobody is.
 	Counted func(c Control, a rules.Action, reason policies.Reason, observed bool)
 }
@@ -325,7 +328,7 @@ func (v *visit) admit() *refusal {
 		case err == nil, errors.Is(err, auth.ErrNoSession), errors.Is(err, auth.ErrSessionEnded), errors.Is(err, auth.ErrExpired):
 			v.stale = true
 		default:
-			g.Log.Error("session store", "error", err)
+			g.complain("session store", "error", err)
 			if v.guards() {
 				return v.refuse(ControlSessions, unavailable)
 			}

@@ -108,7 +108,7 @@ func (v *visit) meet() *refusal {
 		seen[digest] = true
 		account, since, _, err := g.Directory.ByTyped(v.r.Context(), digest, all[1:]...)
 		if err != nil {
-			g.Log.Error("directory", "error", err)
+			g.complain("directory", "error", err)
 			if v.guards() {
 				return v.refuse(ControlSessions, unavailable)
 			}
@@ -124,7 +124,7 @@ func (v *visit) meet() *refusal {
 	}
 	var err error
 	if l.device, err = v.device(subject); err != nil {
-		g.Log.Error("devices", "error", err)
+		g.complain("devices", "error", err)
 		if v.guards() {
 			return v.refuse(ControlSessions, unavailable)
 		}
@@ -255,7 +255,7 @@ func (v *visit) register(found []rules.Finding, e detectors.Event) {
 			r, err := v.guard.Decisions.Register(ctx, d, v.now)
 			var held *policies.HeldOffError
 			if err != nil && !errors.As(err, &held) {
-				v.guard.Log.Error("registering a decision", "rule", f.Rule, "error", err)
+				v.guard.complain("registering a decision", "rule", f.Rule, "error", err)
 			}
 			if r.Change == policies.Registered {
 				v.guard.tellNodes(topicDecisions)
