@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -35,8 +36,10 @@ type change struct {
 }
 
 // in runs do in a transaction, which it may share with others: what do did is
-// undone if it fails, and only that. The context ends neither the wait nor the
-// change, since SQLite drops a whole transaction when one statement is interrupted.
+// undone if it fails, and only that. The context ends the wait of a change that
+// nobody began, which is then not made. It does not end a change that is begun, since
+// SQLite drops a whole transaction when one statement is interrupted; that takes
+// groupTimeout at most.
 func (s *SQLStore) in(ctx context.Context, do func(context.Context, *transaction) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -57,6 +60,15 @@ func (s *SQLStore) in(ctx context.Context, do func(context.Context, *transaction
 		case err := <-c.done:
 			return err
 		case <-c.lead:
+		case <-ctx.Done():
+			if g.leave(c) {
+				return fmt.Errorf("waiting for other changes of the database: %w", ctx.Err())
+			}
+			select {
+			case err := <-c.done:
+				return err
+			case <-c.lead:
+			}
 		}
 	}
 
@@ -74,6 +86,20 @@ func (s *SQLStore) in(ctx context.Context, do func(context.Context, *transaction
 	}
 	g.mu.Unlock()
 	return <-c.done
+}
+
+// leave takes a change that waits out of the queue. It returns false if somebody
+// commits it already, or if it has the lead.
+func (g *group) leave(c *change) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	i := slices.Index(g.waiting, c)
+	if i < 0 || len(c.lead) > 0 {
+		return false
+	}
+	// A copy: those who are being committed share the array.
+	g.waiting = slices.Concat(g.waiting[:i], g.waiting[i+1:])
+	return true
 }
 
 // commit makes changes in one transaction and tells each its outcome.

@@ -89,3 +89,52 @@ func changesShareACommit(t *testing.T, d *database) {
 		t.Errorf("with a context that ended: %v", err)
 	}
 }
+
+// TestWhoGivesUpLeavesTheQueue: a change that nobody began is not made when its
+// context ends, and keeps neither its caller nor those behind it.
+func TestWhoGivesUpLeavesTheQueue(t *testing.T) { eachDatabase(t, whoGivesUpLeavesTheQueue) }
+
+func whoGivesUpLeavesTheQueue(t *testing.T, d *database) {
+	store := d.open().(*auth.SQLStore)
+	entered, release := make(chan struct{}), make(chan struct{})
+	var all sync.WaitGroup
+	all.Go(func() {
+		if err := store.In(context.Background(), func(context.Context, *sql.Tx) error {
+			close(entered)
+			<-release
+			return nil
+		}); err != nil {
+			t.Error(err)
+		}
+	})
+	<-entered
+	ctx, giveUp := context.WithCancel(context.Background())
+	var made atomic.Int64
+	gone := make(chan error)
+	for range 3 {
+		go func() {
+			gone <- store.In(ctx, func(context.Context, *sql.Tx) error {
+				made.Add(1)
+				return nil
+			})
+		}()
+	}
+	for range 3 {
+		all.Go(func() {
+			if err := store.In(context.Background(), func(context.Context, *sql.Tx) error { return nil }); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	giveUp()
+	for range 3 {
+		if err := <-gone; !errors.Is(err, context.Canceled) {
+			t.Errorf("giving up: %v", err)
+		}
+	}
+	close(release)
+	all.Wait()
+	if n := made.Load(); n > 0 {
+		t.Errorf("%d changes were made that nobody waited for", n)
+	}
+}
