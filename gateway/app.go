@@ -81,7 +81,7 @@ type App struct {
 	LaxForwarding bool `json:"lax_forwarding,omitempty"`
 
 	modes    guard.Modes
-	policy   policies.Policy
+	policy   policies.Policy          // in force; guarded by the lock of the runtime's files once it is open
 	database string                   // the address, with its secrets
 	redis    storage.RedisConfig      // its URL is empty where there is none
 	senders  map[string]outbox.Sender // of webhooks, by name
@@ -160,6 +160,12 @@ func (a *App) Provision(ctx caddy.Context) error {
 		a.logger.Error("left out", zap.Error(left))
 	}
 	a.policy = policy
+	if a.Rules != "" { // who validates wants to know; a gate starts without what does not check
+		_, faults := a.loadRules(reader{openHistory(a.DataDir).rules})
+		for _, fault := range faults {
+			a.logger.Error("left out", zap.Error(fault))
+		}
+	}
 	return registerMetrics(ctx)
 }
 

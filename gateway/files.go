@@ -54,22 +54,22 @@ func (nothing) Open(name string) (fs.File, error) {
 
 // loadRules reads the rule files. Of one that does not check the last good version
 // stays in force; the faults say so.
-func (a *App) loadRules(h history) (*rules.Set, []error) {
+func (a *App) loadRules(h rules.History) (*rules.Set, []error) {
 	if a.Rules == "" {
 		return rules.Load(rules.Shipped)
 	}
-	return rules.LoadWithHistory(layered{os.DirFS(a.Rules), rules.Shipped}, h.rules)
+	return rules.LoadWithHistory(layered{os.DirFS(a.Rules), rules.Shipped}, h)
 }
 
 // loadPolicies reads policy and presets for the handlers, and has them guard by
-// these from now on.
+// these from now on. Of each that cannot be read what is in force stays.
 func (a *App) loadPolicies(core *guard.Core, h rules.History) (faults []error) {
 	policy, left, err := policies.LoadPolicyWithHistory(a.ownPolicies(), h)
-	if err != nil {
-		return []error{err} // what is in force stays
+	if fault := errors.Join(left, err); fault != nil {
+		faults = append(faults, fault)
 	}
-	if left != nil {
-		faults = append(faults, left)
+	if err == nil {
+		a.policy = policy
 	}
 	for _, handler := range a.handlers {
 		b, left, err := policies.LoadBackendWithHistory(handler.Backend, a.ownPolicies(), h)
@@ -79,7 +79,7 @@ func (a *App) loadPolicies(core *guard.Core, h rules.History) (faults []error) {
 		if err != nil {
 			b = handler.backend.Load()
 		}
-		handler.use(core, b, policy)
+		handler.use(core, b, a.policy)
 	}
 	return faults
 }
@@ -169,7 +169,7 @@ func (rt *runtime) reread(a *App) {
 }
 
 func (rt *runtime) readLocked(a *App) {
-	set, faults := a.loadRules(rt.files.history)
+	set, faults := a.loadRules(rt.files.history.rules)
 	if old := rt.core.Rules.Load(); old != nil {
 		set.Adopt(old)
 	}
