@@ -88,9 +88,9 @@ func (a *App) loadPolicies(core *guard.Core, h rules.History) (faults []error) {
 type files struct {
 	history history
 
-	mu     sync.Mutex // held while files are read; guards all below
-	apps   []*App     // that hold the runtime, the latest last
-	faults []error    // what was left out
+	mu     sync.Mutex         // held while files are read; guards all below
+	apps   []*App             // that hold the runtime, the latest last
+	faults []error            // what was left out
 	stop   context.CancelFunc // of the watcher
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"testing"
 	"time"
-
 )
 
 // FuzzRegistration: a body is either refused as a problem of the client or is a

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,7 +14,7 @@ import (
 // inject puts an envelope into a log as if somebody with access to Redis did.
 func (w *world) inject(log int, payload []byte) {
 	n := &simulated{w: w}
-	_, _ = n.append(nil, []outgoing{{log, payload}})
+	_, _ = n.append(context.Background(), []outgoing{{log, payload}})
 }
 
 // TestHostileTimes has events come from a clock of another age, forwards and back.
@@ -71,7 +72,7 @@ func TestHostileBounds(t *testing.T) {
 		batch = append(batch, outgoing{repairLog, (&gone{id: b, of: b, lo: 10 + 2*i, hi: 10 + 2*i}).append(nil)},
 			outgoing{repairLog, (&want{id: b, of: n.stream.self, lo: i + 1, hi: far}).append(nil)})
 	}
-	if _, err := (&simulated{w: w}).append(nil, batch); err != nil {
+	if _, err := (&simulated{w: w}).append(t.Context(), batch); err != nil {
 		t.Fatal(err)
 	}
 	for range len(batch)/readEntries + 1 {

@@ -16,10 +16,9 @@ import (
 
 // redisUnderTest is a Redis that can go away in some way.
 type redisUnderTest struct {
-	url     string
-	options string
-	leave   func()
-	back    func()
+	url   string
+	leave func()
+	back  func()
 }
 
 // TestRedisAway runs two nodes under load while Redis is stopped, black-holed,
@@ -113,8 +112,7 @@ func redisAway(t *testing.T, redis redisUnderTest) {
 	}
 	pause := func(d time.Duration) func() { return func() { <-time.After(d) } }
 	before := load(pause(2 * time.Second))
-	var away []time.Duration
-	away = load(func() { redis.leave(); <-time.After(3 * time.Second) })
+	away := load(func() { redis.leave(); <-time.After(3 * time.Second) })
 	if n := spend("192.0.2.2", 130); n > 102 || n < 50 {
 		t.Errorf("without Redis %d of 130 requests passed a limit of 100 over two nodes, want 50 to 102", n)
 	}
