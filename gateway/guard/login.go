@@ -392,10 +392,12 @@ func (v *visit) accepted(a *answer, id policies.Identity, fresh []presented, out
 		kind: detectors.Login, identity: id, credentials: fresh, name: succeeded.name, device: device,
 		ambiguous: v.ambiguous, size: l.attempt.Size, outcome: detectors.Success, old: succeeded.old,
 	})
+	if refusal == nil || refusal.reason == policies.ReasonStorageUnavailable { // then the password was right, and it is our fault
+		g.Attempts.Refund(v.r.Context(), l.ticket)
+	}
 	if refusal != nil {
 		return refusal
 	}
-	g.Attempts.Refund(v.r.Context(), l.ticket)
 	for _, line := range v.cookies {
 		a.w.Header().Add("Set-Cookie", line)
 	}
