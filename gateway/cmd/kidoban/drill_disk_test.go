@@ -513,6 +513,9 @@ func TestDiskReadOnly(t *testing.T) {
 		t.Errorf("health says %v", how)
 	}
 	n.stop()
+	if said := n.said(); !strings.Contains(said, "what the detectors know cannot be written down") || strings.Contains(said, "panic") {
+		t.Errorf("at its end the gate said:\n%s", tail(said, 30))
+	}
 	umount()
 
 	// An operator looks after it, and forgets that it is mounted read-only.
