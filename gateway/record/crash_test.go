@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"errors"
 	"os"
 	"path/filepath"
@@ -219,6 +220,29 @@ func TestRecovered(t *testing.T) {
 		t.Errorf("%d torn ends are kept", len(kept))
 	}
 	open(t, dir, nil).Close()
+	sound(t, dir)
+}
+
+// A start that is cut off between the cut and the entry leaves it to the next.
+func TestRecoveredLater(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir, nil)
+	appendOne(t, l, 0)
+	l.Close()
+	path, size := end(t, dir)
+	if err := os.WriteFile(fmt.Sprintf("%s.%d.torn", path, size), []byte("a part of an entry"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		l = open(t, dir, nil)
+		appendOne(t, l, 1)
+		l.Close()
+	}
+	all := entries(t, dir, record.Query{Kinds: []string{record.Recovered}})
+	var got record.Cut
+	if len(all) != 1 || json.Unmarshal(all[0].Body, &got) != nil || got.Offset != size || got.Bytes != 18 {
+		t.Errorf("got %+v, %+v, want one entry about the cut", all, got)
+	}
 	sound(t, dir)
 }
 

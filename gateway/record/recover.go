@@ -68,6 +68,12 @@ func (l *Log) open() error {
 			if err := w.owe(Recovered, cut); err != nil {
 				return err
 			}
+		} else if info, err := os.Stat(tornPath(last, t.end)); err == nil {
+			// Nothing was written behind a cut: the start that made it was cut off too.
+			kept := filepath.Base(tornPath(last, t.end))
+			if err := w.owe(Recovered, Cut{File: filepath.Base(last.path), Offset: t.end, Bytes: info.Size(), Kept: kept, Why: "an earlier start cut it off, and stopped before it said so"}); err != nil {
+				return err
+			}
 		}
 		if w.file, err = l.cfg.disk.open(last.path); err != nil {
 			return fmt.Errorf("opening the record: %w", err)
@@ -151,7 +157,7 @@ func cutTail(s segmentFile, t *tail) (Cut, error) {
 		return c, fmt.Errorf("cutting a torn end: %w", err)
 	}
 	defer f.Close()
-	kept := fmt.Sprintf("%s.%d.torn", s.path, t.end)
+	kept := tornPath(s, t.end)
 	if err := keepTorn(kept, io.NewSectionReader(f, t.end, min(c.Bytes, tornMax))); err == nil {
 		c.Kept = filepath.Base(kept)
 	} // a full disk does not keep a gate from starting
@@ -160,6 +166,9 @@ func cutTail(s segmentFile, t *tail) (Cut, error) {
 	}
 	return c, nil
 }
+
+// tornPath is where the end of a segment is kept that was cut off at an offset.
+func tornPath(s segmentFile, offset int64) string { return fmt.Sprintf("%s.%d.torn", s.path, offset) }
 
 func keepTorn(path string, r io.Reader) (err error) {
 	entries, err := os.ReadDir(filepath.Dir(path))

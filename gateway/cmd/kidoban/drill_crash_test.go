@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -70,7 +69,7 @@ func TestCrash(t *testing.T) {
 			clear(d.settled) // once more, all of it
 			d.check(*drillPoints)
 			d.node.stop()
-			if out, err := command(d.node.dir, "record", "verify", d.paper()); err != nil {
+			if out, err := kidoban(d.node.dir, "record", "verify", d.paper()); err != nil {
 				t.Errorf("record verify: %v\n%s", err, out)
 			}
 			if t.Failed() {
@@ -617,17 +616,6 @@ func (d *crashDrill) live(point int) map[string]bool {
 		}
 	}
 	return seen
-}
-
-// command runs a command of the program and returns what it says.
-func command(dir string, args ...string) ([]byte, error) {
-	exe, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	cmd := &exec.Cmd{Path: exe, Args: append([]string{"kidoban"}, args...), Dir: dir}
-	cmd.Env = append(os.Environ(), "HOME="+dir, "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
-	return cmd.CombinedOutput()
 }
 
 // tail is the end of a text.

@@ -273,7 +273,7 @@ func TestDiskFull(t *testing.T) {
 		return !(&crashDrill{t: t, node: n}).has(fmt.Sprint(backend.people[199].ID), d.sessionFrom("198.51.100.4"))
 	})
 	n.stop()
-	if said, err := command(n.dir, "record", "verify", filepath.Join(d.dir, "record")); err != nil {
+	if said, err := kidoban(n.dir, "record", "verify", filepath.Join(d.dir, "record")); err != nil {
 		t.Errorf("record verify: %v\n%s", err, said)
 	}
 	n.start()
@@ -325,7 +325,7 @@ func TestDiskFullBesideDatabase(t *testing.T) {
 	}
 
 	n.configure(database, "record_optional")
-	if said, err := command(n.dir, "reload", "--force", "--config", n.file, "--adapter", "caddyfile", "--address", "unix/"+filepath.Join(n.dir, "admin.sock")); err != nil {
+	if said, err := kidoban(n.dir, "reload", "--force", "--config", n.file, "--adapter", "caddyfile", "--address", "unix/"+filepath.Join(n.dir, "admin.sock")); err != nil {
 		t.Fatalf("reload: %v\n%s", err, said)
 	}
 	if logins, acts := d.use(in, backend.people[20:30], wrong); logins != 0 || acts != 0 {
