@@ -19,6 +19,9 @@ type redisUnderTest struct {
 	url   string
 	leave func()
 	back  func()
+	// soon: it comes back by itself at some moment, and what passes before and after
+	// adds up, to less than twice the limit (see package limits).
+	soon bool
 }
 
 // TestRedisAway runs two nodes under load while Redis is stopped, black-holed,
@@ -41,7 +44,7 @@ func TestRedisAway(t *testing.T) {
 		}},
 		{"failed over", func(t *testing.T) redisUnderTest {
 			set := storagetest.Sentinel(t)
-			return redisUnderTest{url: "redis+sentinel://" + strings.Join(set.Addrs(), ",") + "/0?master=" + set.Master(), leave: set.FailOver, back: set.Revive}
+			return redisUnderTest{url: "redis+sentinel://" + strings.Join(set.Addrs(), ",") + "/0?master=" + set.Master(), leave: set.FailOver, back: set.Revive, soon: true}
 		}},
 	} {
 		t.Run(how.name, func(t *testing.T) { redisAway(t, how.make(t)) })
@@ -113,8 +116,12 @@ func redisAway(t *testing.T, redis redisUnderTest) {
 	pause := func(d time.Duration) func() { return func() { <-time.After(d) } }
 	before := load(pause(2 * time.Second))
 	away := load(func() { redis.leave(); <-time.After(3 * time.Second) })
-	if n := spend("192.0.2.2", 130); n > 102 || n < 50 {
-		t.Errorf("without Redis %d of 130 requests passed a limit of 100 over two nodes, want 50 to 102", n)
+	most := 102
+	if redis.soon {
+		most = 200
+	}
+	if n := spend("192.0.2.2", most+30); n > most || n < 50 {
+		t.Errorf("without Redis %d of %d requests passed a limit of 100 over two nodes, want 50 to %d", n, most+30, most)
 	}
 	// What one node decides meanwhile the other knows from SQL.
 	status, body, err := one.call(http.MethodPost, "/v1/decisions", map[string]string{
