@@ -11,11 +11,14 @@ import (
 
 	"github.com/kidoban/kidoban/gateway/api"
 	"github.com/kidoban/kidoban/gateway/storage"
+	"github.com/kidoban/kidoban/gateway/stream"
 )
 
 const (
 	// remembering is how often what the detectors know is written down.
 	remembering = 5 * time.Minute
+	// spareMost is what a snapshot leaves free at most; less on a small disk.
+	spareMost = 256 << 20
 	// rekeying is how often the keyring's file is looked at.
 	rekeying = 10 * time.Second
 )
@@ -26,6 +29,7 @@ type memory struct {
 
 	mu   sync.Mutex // guards all below
 	err  error      // of the last writing
+	at   time.Time  // of the last one that went well
 	keys error      // why the keyring's file cannot be read
 }
 
@@ -60,7 +64,7 @@ func (rt *runtime) remember() {
 		last = info.Size()
 	}
 	room, err := storage.Capacity(filepath.Dir(rt.memory.file))
-	if need := 2*last + room.Total/16; err == nil && room.Free < need {
+	if need := 2*last + min(room.Total/16, spareMost); err == nil && room.Free < need {
 		err = fmt.Errorf("%d MiB of the disk are free, want %d: a snapshot must not take the last room", room.Free>>20, need>>20)
 	}
 	if err == nil {
@@ -69,10 +73,15 @@ func (rt *runtime) remember() {
 	log := slog.New(rt.log)
 	rt.memory.mu.Lock()
 	defer rt.memory.mu.Unlock()
+	before := rt.memory.err
 	if rt.memory.err = err; err != nil {
+		if before != nil {
+			return // it was told; health has the latest
+		}
 		log.Warn("what the detectors know cannot be written down; after a restart they know it from the journal of events, as far as that goes", "error", err)
 		return
 	}
+	rt.memory.at = began
 	log.Debug("what the detectors know is written down", "took", time.Since(began))
 }
 
@@ -81,6 +90,8 @@ func (rt *runtime) parts(ctx context.Context) []api.PartHealth {
 	database := api.PartHealth{Name: "database", Status: api.OK, Essential: true}
 	if err := rt.db.Reads().PingContext(ctx); err != nil {
 		database.Status, database.Detail = api.Down, "it does not answer; the log has the cause"
+	} else if rt.core.Behind() {
+		database.Status, database.Detail = api.Degraded, "what other nodes changed cannot be taken over; the log has the cause"
 	}
 	hooks := api.PartHealth{Name: "outbox", Status: api.OK}
 	for _, f := range rt.hooks.Status().Failing {
@@ -127,12 +138,6 @@ func (rt *runtime) recordHealth() []api.PartHealth {
 
 func (rt *runtime) streamHealth() []api.PartHealth {
 	s := rt.stream.Status()
-	var lag time.Duration
-	for _, p := range s.Peers {
-		if p.Alive {
-			lag = max(lag, p.Lag)
-		}
-	}
 	events := api.PartHealth{Name: "stream", Status: api.OK, Nodes: s.Nodes}
 	switch {
 	case s.Degraded:
@@ -148,11 +153,21 @@ func (rt *runtime) streamHealth() []api.PartHealth {
 	if rt.limits == nil {
 		return []api.PartHealth{events}
 	}
-	events.LagSeconds = new(lag.Seconds())
+	events.LagSeconds = new(behind(s).Seconds())
 	counting := api.PartHealth{Name: "limits", Status: api.OK}
 	if st := rt.limits.Status(); st.Open {
 		counting.Status = api.Degraded
 		counting.Detail = fmt.Sprintf("Redis is not asked since %s; this node lets through its share of each limit", st.Since.UTC().Format(time.RFC3339))
 	}
 	return []api.PartHealth{events, counting}
+}
+
+// behind is how far this node is behind with the events of the others.
+func behind(s stream.Status) (lag time.Duration) {
+	for _, p := range s.Peers {
+		if p.Alive {
+			lag = max(lag, p.Lag)
+		}
+	}
+	return lag
 }

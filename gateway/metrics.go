@@ -1,13 +1,17 @@
 package gateway
 
 import (
+	"context"
 	"errors"
 	"strconv"
+	"sync/atomic"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/kidoban/kidoban/detectors"
+	"github.com/kidoban/kidoban/gateway/api"
 	"github.com/kidoban/kidoban/gateway/guard"
 	"github.com/kidoban/kidoban/policies"
 	"github.com/kidoban/kidoban/rules"
@@ -25,13 +29,100 @@ var (
 	}, []string{"outcome"})
 )
 
+// gauges tells how the gate that runs is. It asks when it is asked.
+type gauges struct{ of atomic.Pointer[runtime] }
+
+// running are the gauges of this process.
+var running gauges
+
+// asking bounds how long a database that does not answer keeps who reads metrics.
+const asking = 2 * time.Second
+
+func described(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("kidoban_"+name, help, labels, nil)
+}
+
+var (
+	partDegraded = described("part_degraded", "1 while a part of the gate is degraded or down; its detail is in /v1/health.", "part")
+	partDown     = described("part_down", "1 while a part of the gate does not work.", "part")
+	filesLeftOut = described("faults", "Rule, policy, preset and geo files that were left out, and cautions.")
+	nodesAlive   = described("nodes", "Nodes that this one knows to be alive, itself included.")
+	actsOpen     = described("acts_open", "Log-ins and operators' acts that are under way or in doubt.")
+	remembered   = described("snapshot_timestamp_seconds", "When what the detectors know was written down last, since the start.")
+	recordBytes  = described("record_bytes", "Bytes of the record's files.")
+	recordOwed   = described("record_unwritten_denials", "Denials that are counted and in no entry of the record yet.")
+	mirrorLag    = described("mirror_lag_seconds", "Age of the oldest entry of the record that the database does not have.")
+	mirrorOwed   = described("mirror_waiting_entries", "Entries of the record that the database does not have.")
+	streamLag    = described("stream_lag_seconds", "How far this node is behind with the events of others.")
+	streamOwed   = described("stream_waiting_events", "Own events that Redis has not taken.")
+	streamLost   = described("stream_lost_events", "Events of other nodes that no node has any more. It falls where they come all the same.")
+	streamUnsent = described("stream_unsent_events_total", "Own events that were gone before Redis took them.")
+	noticesSent  = described("notices_sent_total", "Notices that webhooks took.")
+	noticesGone  = described("notices_given_up_total", "Notices that no webhook took in time, or that one refused.")
+)
+
+// Describe implements prometheus.Collector.
+func (g *gauges) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		partDegraded, partDown, filesLeftOut, nodesAlive, actsOpen, remembered, recordBytes, recordOwed, mirrorLag, mirrorOwed,
+		streamLag, streamOwed, streamLost, streamUnsent, noticesSent, noticesGone,
+	} {
+		out <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (g *gauges) Collect(out chan<- prometheus.Metric) {
+	rt := g.of.Load()
+	if rt == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), asking)
+	defer cancel()
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	counter := func(d *prometheus.Desc, v float64) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v)
+	}
+	truth := map[bool]float64{true: 1}
+	for _, p := range rt.parts(ctx) {
+		gauge(partDegraded, truth[p.Status != api.OK], p.Name)
+		gauge(partDown, truth[p.Status == api.Down], p.Name)
+	}
+	gauge(filesLeftOut, float64(len(rt.faulty())))
+	gauge(actsOpen, float64(rt.core.OpenActs()))
+	rt.memory.mu.Lock()
+	at := rt.memory.at
+	rt.memory.mu.Unlock()
+	if !at.IsZero() {
+		gauge(remembered, float64(at.Unix()))
+	}
+	paper := rt.record.Status()
+	gauge(recordBytes, float64(paper.Bytes))
+	gauge(recordOwed, float64(paper.Counted))
+	if paper.Mirror != nil {
+		gauge(mirrorLag, paper.Mirror.Age.Seconds())
+		gauge(mirrorOwed, float64(paper.Mirror.Entries))
+	}
+	events := rt.stream.Status()
+	gauge(nodesAlive, float64(events.Nodes))
+	gauge(streamLag, behind(events).Seconds())
+	gauge(streamOwed, float64(events.Spooled))
+	gauge(streamLost, float64(events.Lost))
+	counter(streamUnsent, float64(events.Unsent))
+	notices := rt.hooks.Status()
+	counter(noticesSent, float64(notices.Sent))
+	counter(noticesGone, float64(notices.GivenUp))
+}
+
 // registerMetrics registers the collectors with one configuration.
 func registerMetrics(ctx caddy.Context) error {
 	registry := ctx.GetMetricsRegistry()
 	if registry == nil {
 		return nil
 	}
-	for _, c := range []prometheus.Collector{verdicts, logins} {
+	for _, c := range []prometheus.Collector{verdicts, logins, &running} {
 		var already prometheus.AlreadyRegisteredError
 		if err := registry.Register(c); err != nil && !errors.As(err, &already) {
 			return err

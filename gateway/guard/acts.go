@@ -183,6 +183,13 @@ func (s *intents) end(all ...*intent) {
 	}
 }
 
+// OpenActs is how many log-ins and operators' acts are under way or in doubt.
+func (c *Core) OpenActs() int {
+	c.intents.mu.Lock()
+	defer c.intents.mu.Unlock()
+	return len(c.intents.open)
+}
+
 // doubts are the acts in doubt.
 func (s *intents) doubts() (found []*intent) {
 	s.mu.Lock()

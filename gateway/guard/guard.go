@@ -121,8 +121,8 @@ type Core struct {
 	RecordOptional atomic.Bool
 
 	node     string
-	shared   bool // other nodes change the database too
-	behind   bool // the last reconciliation failed; owned by follow
+	shared   bool        // other nodes change the database too
+	behind   atomic.Bool // the last reconciliation failed
 	intents  intents
 	logouts  logouts
 	starting *starting     // not on record yet; of beginRecord and settle alone

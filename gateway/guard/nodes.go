@@ -48,7 +48,7 @@ func (c *Core) follow(ctx context.Context) {
 			return
 		case <-news:
 		case now := <-t.C:
-			if !c.behind && c.Stream.Announces() && now.Sub(last) < unannounced {
+			if !c.behind.Load() && c.Stream.Announces() && now.Sub(last) < unannounced {
 				continue
 			}
 		}
@@ -64,12 +64,15 @@ func (c *Core) reconcile(ctx context.Context) {
 	now := c.Now()
 	err := errors.Join(c.Decisions.Reconcile(ctx, now), c.Sessions.Reconcile(ctx, now), c.Directory.Reconcile(ctx))
 	switch {
-	case ctx.Err() != nil && err != nil && !c.behind && errors.Is(err, context.Canceled):
+	case ctx.Err() != nil && err != nil && !c.behind.Load() && errors.Is(err, context.Canceled):
 		return // the gate stops
-	case err != nil && !c.behind:
+	case err != nil && !c.behind.Load():
 		c.Log.Error("taking over what other nodes changed; decisions and sessions stay as they are known here until it works again", "error", err)
-	case err == nil && c.behind:
+	case err == nil && c.behind.Load():
 		c.Log.Info("the changes of other nodes are taken over again")
 	}
-	c.behind = err != nil
+	c.behind.Store(err != nil)
 }
+
+// Behind reports whether what other nodes changed could not be taken over lately.
+func (c *Core) Behind() bool { return c.behind.Load() }
