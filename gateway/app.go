@@ -96,6 +96,7 @@ type App struct {
 	mu      sync.Mutex // guards the fields below
 	runtime *runtime   // while this app holds a reference, or did
 	held    bool
+	over    bool // Cleanup was called
 }
 
 // Limit is a named request limit.
@@ -215,6 +216,9 @@ func (a *App) open() (*runtime, error) {
 	if a.runtime != nil {
 		return a.runtime, nil
 	}
+	if a.over { // nobody would give it back
+		return nil, errors.New("this configuration has ended")
+	}
 	value, loaded, err := runtimes.LoadOrNew(a.DataDir, func() (caddy.Destructor, error) { return newRuntime(a) })
 	if err != nil {
 		return nil, fmt.Errorf("opening the state in %s: %w", a.DataDir, err)
@@ -252,7 +256,7 @@ func (a *App) Stop() error { return nil }
 func (a *App) Cleanup() error {
 	a.mu.Lock()
 	held := a.held
-	a.held = false
+	a.held, a.over = false, true
 	a.mu.Unlock()
 	if !held {
 		return nil

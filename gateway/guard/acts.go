@@ -252,6 +252,19 @@ func (c *Core) noteStart(ctx context.Context, s *starting) error {
 	if err != nil {
 		return fmt.Errorf("looking for acts that were cut off: %w", err)
 	}
+	// Now all is known. The database forgets what it knows of this node, also of a life
+	// whose record was lost: this one gives the same ids again.
+	if len(open) > 0 {
+		through := c.Record.Last()
+		if err := c.Record.Settle(ctx, through); err != nil {
+			return fmt.Errorf("noting that all acts are known: %w", err)
+		}
+		c.intents.settled = through
+	}
+	ever := c.Now().AddDate(100, 0, 0) // the clock may have been ahead
+	if err := errors.Join(c.Sessions.ForgetActs(ctx, c.node, ever), c.Decisions.ForgetActs(ctx, c.node, ever)); err != nil {
+		return err
+	}
 	if abandoned > 0 {
 		c.Log.Warn("acts that a stop cut off did not happen, and the record says so", "acts", abandoned)
 	}

@@ -5,9 +5,12 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -153,8 +156,30 @@ func TestStartSettlesActs(t *testing.T) {
 	if len(abandoned) != 1 || !strings.Contains(string(abandoned[0].Body), lost.String()) {
 		t.Errorf("abandoned are %v, want %v and not %s", abandoned, lost, d.Entry)
 	}
-	if open, err := g.core.Record.Intents(t.Context()); err != nil || len(open) != 1 || open[0].ID.String() != d.Entry {
-		t.Errorf("open is %v, %v, want %s until the gate runs", open, err, d.Entry)
+	if open, err := g.core.Record.Intents(t.Context()); err != nil || len(open) != 0 {
+		t.Errorf("open is %v, %v, want none", open, err)
+	}
+}
+
+// A gate whose record was lost gives ids again that the database knows: they are of
+// another life.
+func TestStartWithoutItsRecord(t *testing.T) {
+	g := newGate(t, "hostile", newHostile())
+	for range 2 {
+		g.client(t).login(alice, "correct-alice")
+	}
+	if err := g.core.Record.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(g.dir, "record")); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if g.core, err = guard.Open(t.Context(), g.db, g.keys, settings(t, g.dir, g.keys, g.clock, slog.New(slog.DiscardHandler))); err != nil {
+		t.Fatal(err)
+	}
+	if ended, err := g.core.EndSessions(t.Context(), alice, "operator:test"); err != nil || len(ended) != 2 {
+		t.Error(ended, err)
 	}
 }
 
@@ -209,4 +234,61 @@ func TestRememberAndRecall(t *testing.T) {
 
 func equalSignals(a, b []detectors.Signal) bool {
 	return slices.EqualFunc(a, b, func(x, y detectors.Signal) bool { return x.Name == y.Name && x.Value == y.Value })
+}
+
+// Rules may be reloaded while what they count is written down.
+func TestRememberWhileRulesReload(t *testing.T) {
+	g := newGate(t, "hostile", newHostile())
+	file := filepath.Join(g.dir, "snapshot")
+	events, reloads := make(chan struct{}), make(chan struct{})
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-events:
+				return
+			default:
+			}
+			a := netip.AddrFrom4([4]byte{203, 0, byte(i >> 8), byte(i)})
+			g.core.Stream.Publish(detectors.Event{
+				Time: g.clock(), Kind: detectors.Login, Outcome: detectors.Failure, Name: detectors.Name{Digest: detectors.Digest{byte(i), byte(i >> 8)}},
+				Source: detectors.Source{Address: a, Network: netip.PrefixFrom(a, 32)},
+			})
+		}
+	})
+	wait.Go(func() {
+		defer close(events)
+		defer close(reloads)
+		for range 10 {
+			if err := g.core.Remember(file); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	wait.Go(func() {
+		for {
+			select {
+			case <-reloads:
+				return
+			default:
+			}
+			set, _ := rules.Load(rules.Shipped)
+			set.Adopt(g.core.Rules.Load())
+			g.core.Rules.Store(set)
+		}
+	})
+	wait.Wait()
+	again := detectors.Default(g.clock())
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := again.Restore(f); err != nil {
+		t.Error(err)
+	}
+	set, _ := rules.Load(rules.Shipped)
+	if _, err := set.Restore(f); err != nil {
+		t.Error(err)
+	}
 }

@@ -24,6 +24,9 @@ import (
 // ctx ends, is told and left out.
 func (c *Core) Recall(ctx context.Context, file string) {
 	began := time.Now()
+	if file != "" && os.Remove(unfinished(file)) == nil {
+		c.Log.Info("a stop cut off the writing of what the detectors know; the version before is read")
+	}
 	since, err := c.restore(file)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		c.Log.Warn("what the detectors knew cannot be read; they begin with the events of the journal", "error", err)
@@ -96,9 +99,12 @@ func (c *Core) Remember(file string) (err error) {
 	})
 }
 
+// unfinished is where file is written before it is all there.
+func unfinished(file string) string { return file + ".new" }
+
 // replace makes file what write writes, all or nothing.
 func replace(file string, write func(io.Writer) error) (err error) {
-	f, err := os.OpenFile(file+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := os.OpenFile(unfinished(file), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
