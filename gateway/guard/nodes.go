@@ -21,6 +21,9 @@ const (
 	reconciling = 100 * time.Millisecond
 	// unannounced is how often while the stream announces changes: one may be lost.
 	unannounced = time.Second
+	// pausing is the least time between two: log-ins elsewhere may announce a thousand
+	// changes a second.
+	pausing = 20 * time.Millisecond
 )
 
 // tellNodes tells the other nodes to look into the database.
@@ -41,6 +44,8 @@ func (c *Core) follow(ctx context.Context) {
 	})()
 	t := time.NewTicker(reconciling)
 	defer t.Stop()
+	pause := time.NewTimer(0)
+	defer pause.Stop()
 	var last time.Time
 	for {
 		select {
@@ -54,6 +59,12 @@ func (c *Core) follow(ctx context.Context) {
 		}
 		c.reconcile(ctx)
 		last = time.Now()
+		pause.Reset(pausing)
+		select {
+		case <-ctx.Done():
+			return
+		case <-pause.C:
+		}
 	}
 }
 
