@@ -3,87 +3,11 @@ package gateway
 import (
 	"context"
 	"fmt"
-	"log/slog"
-	"os"
-	"path/filepath"
-	"sync"
 	"time"
 
 	"github.com/kidoban/kidoban/gateway/api"
-	"github.com/kidoban/kidoban/gateway/storage"
 	"github.com/kidoban/kidoban/gateway/stream"
 )
-
-const (
-	// remembering is how often what the detectors know is written down.
-	remembering = 5 * time.Minute
-	// spareMost is what a snapshot leaves free at most; less on a small disk.
-	spareMost = 256 << 20
-	// rekeying is how often the keyring's file is looked at.
-	rekeying = 10 * time.Second
-)
-
-// memory is the file in which the detectors' state is kept.
-type memory struct {
-	file string
-
-	mu   sync.Mutex // guards all below
-	err  error      // of the last writing
-	at   time.Time  // of the last one that went well
-	keys error      // why the keyring's file cannot be read
-}
-
-// tend does what is due from time to time, until ctx ends.
-func (rt *runtime) tend(ctx context.Context) {
-	remember, rekey := time.NewTicker(remembering), time.NewTicker(rekeying)
-	defer remember.Stop()
-	defer rekey.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-remember.C:
-			rt.remember()
-		case <-rekey.C:
-			err := rt.keys.Reload()
-			rt.memory.mu.Lock()
-			if err != nil && rt.memory.keys == nil {
-				slog.New(rt.log).Error("the keyring changed and cannot be read: the keys known before stay in use", "error", err)
-			}
-			rt.memory.keys = err
-			rt.memory.mu.Unlock()
-		}
-	}
-}
-
-// remember writes down what the detectors know, where there is room for it.
-func (rt *runtime) remember() {
-	began := time.Now()
-	var last int64 // bytes
-	if info, err := os.Stat(rt.memory.file); err == nil {
-		last = info.Size()
-	}
-	room, err := storage.Capacity(filepath.Dir(rt.memory.file))
-	if need := 2*last + min(room.Total/16, spareMost); err == nil && room.Free < need {
-		err = fmt.Errorf("%d MiB of the disk are free, want %d: a snapshot must not take the last room", room.Free>>20, need>>20)
-	}
-	if err == nil {
-		err = rt.core.Remember(rt.memory.file)
-	}
-	log := slog.New(rt.log)
-	rt.memory.mu.Lock()
-	defer rt.memory.mu.Unlock()
-	before := rt.memory.err
-	if rt.memory.err = err; err != nil {
-		if before != nil {
-			return // it was told; health has the latest
-		}
-		log.Warn("what the detectors know cannot be written down; after a restart they know it from the journal of events, as far as that goes", "error", err)
-		return
-	}
-	rt.memory.at = began
-	log.Debug("what the detectors know is written down", "took", time.Since(began))
-}
 
 // parts tells operators how the parts of the gate are.
 func (rt *runtime) parts(ctx context.Context) []api.PartHealth {
@@ -99,14 +23,14 @@ func (rt *runtime) parts(ctx context.Context) []api.PartHealth {
 	}
 	keys := api.PartHealth{Name: "keys", Status: api.OK}
 	memory := api.PartHealth{Name: "detectors", Status: api.OK}
-	rt.memory.mu.Lock()
-	if rt.memory.keys != nil {
+	rt.upkeep.mu.Lock()
+	if rt.upkeep.unread != nil {
 		keys.Status, keys.Detail = api.Degraded, "keys.json changed and cannot be read: the keys known before stay in use; the log has the cause"
 	}
-	if rt.memory.err != nil {
-		memory.Status, memory.Detail = api.Degraded, "what they know cannot be written down: "+rt.memory.err.Error()
+	if rt.upkeep.unwritten != nil {
+		memory.Status, memory.Detail = api.Degraded, "what they know cannot be written down: "+rt.upkeep.unwritten.Error()
 	}
-	rt.memory.mu.Unlock()
+	rt.upkeep.mu.Unlock()
 	return append(append([]api.PartHealth{database}, rt.recordHealth()...), append(rt.streamHealth(), hooks, keys, memory)...)
 }
 

@@ -92,9 +92,9 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 	}
 	gauge(filesLeftOut, float64(len(rt.faulty())))
 	gauge(actsOpen, float64(rt.core.OpenActs()))
-	rt.memory.mu.Lock()
-	at := rt.memory.at
-	rt.memory.mu.Unlock()
+	rt.upkeep.mu.Lock()
+	at := rt.upkeep.written
+	rt.upkeep.mu.Unlock()
 	if !at.IsZero() {
 		gauge(remembered, float64(at.Unix()))
 	}

@@ -22,10 +22,10 @@ import (
 	"go.uber.org/zap/exp/zapslog"
 
 	"github.com/kidoban/kidoban/gateway/api"
-	"github.com/kidoban/kidoban/gateway/api/once"
 	"github.com/kidoban/kidoban/gateway/geo"
 	"github.com/kidoban/kidoban/gateway/guard"
 	"github.com/kidoban/kidoban/gateway/limits"
+	"github.com/kidoban/kidoban/gateway/once"
 	"github.com/kidoban/kidoban/gateway/outbox"
 	"github.com/kidoban/kidoban/gateway/record"
 	"github.com/kidoban/kidoban/gateway/storage"
@@ -49,7 +49,7 @@ type runtime struct {
 	clients  []redis.UniversalClient
 	hooks    *outbox.Deliverer
 	log      *logger
-	memory   memory
+	upkeep   upkeep
 	places   atomic.Pointer[geo.Places]
 	files    files
 	watchers sync.WaitGroup
@@ -85,7 +85,7 @@ func newRuntime(a *App) (_ *runtime, err error) {
 	rt.hooks = outbox.New(outbox.Config{Store: rt.core.Outbox, Owner: a.Node + "/" + strconv.Itoa(os.Getpid()), Log: slog.New(rt.log)})
 	rt.core.Decisions.Changed(func(policies.Decision) { rt.hooks.Kick() })
 	rt.configure(a)
-	rt.core.Recall(ctx, rt.memory.file)
+	rt.core.Recall(ctx, rt.upkeep.snapshot)
 	rt.stream.Subscribe(countLogin)
 	debug.FreeOSMemory() // loading leaves more garbage than hours of requests
 	run, stop := context.WithCancel(context.Background())
@@ -123,7 +123,7 @@ func (rt *runtime) open(ctx context.Context, a *App) (err error) {
 	if err != nil {
 		return err
 	}
-	rt.memory.file = filepath.Join(a.DataDir, "detectors.snapshot")
+	rt.upkeep.snapshot = filepath.Join(a.DataDir, "detectors.snapshot")
 	events := stream.Config{
 		Node: a.Node, Incarnation: uint64(time.Now().UnixMicro()), Now: time.Now, Log: log,
 		// On a small disk, or a full one, the journal leaves room to what is worth more.

@@ -18,7 +18,7 @@ import (
 
 	"github.com/kidoban/kidoban/auth"
 	"github.com/kidoban/kidoban/detectors"
-	"github.com/kidoban/kidoban/gateway/api/once"
+	"github.com/kidoban/kidoban/gateway/once"
 	"github.com/kidoban/kidoban/gateway/stream"
 	"github.com/kidoban/kidoban/policies"
 	"github.com/kidoban/kidoban/rules"

@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/kidoban/kidoban/gateway/api"
-	"github.com/kidoban/kidoban/gateway/api/once"
+	"github.com/kidoban/kidoban/gateway/once"
 )
 
 func TestOnlyOperators(t *testing.T) {

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/kidoban/kidoban/gateway/api/once"
+	"github.com/kidoban/kidoban/gateway/once"
 )
 
 // requestOf is what must be equal for two calls to be the same act.

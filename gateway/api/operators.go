@@ -8,8 +8,8 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/kidoban/kidoban/gateway/api/once"
 	"github.com/kidoban/kidoban/gateway/api/sigv4"
+	"github.com/kidoban/kidoban/gateway/once"
 )
 
 // Role is what an operator may do. Each includes the ones before.

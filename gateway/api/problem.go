@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/kidoban/kidoban/auth"
-	"github.com/kidoban/kidoban/gateway/api/once"
+	"github.com/kidoban/kidoban/gateway/once"
 	"github.com/kidoban/kidoban/gateway/record"
 	"github.com/kidoban/kidoban/gateway/storage"
 	"github.com/kidoban/kidoban/policies"

@@ -14,7 +14,7 @@ import (
 	"github.com/pressly/goose/v3"
 	_ "modernc.org/sqlite"
 
-	"github.com/kidoban/kidoban/gateway/api/once"
+	"github.com/kidoban/kidoban/gateway/once"
 	"github.com/kidoban/kidoban/gateway/storage/storagetest"
 )
 
