@@ -14,6 +14,10 @@ func (rt *runtime) parts(ctx context.Context) []api.PartHealth {
 	database := api.PartHealth{Name: "database", Status: api.OK, Essential: true}
 	if err := rt.db.Reads().PingContext(ctx); err != nil {
 		database.Status, database.Detail = api.Down, "it does not answer; the log has the cause"
+	} else if rt.core.Unwritable() {
+		// Who is in stays in: the gate serves, so this is not essential.
+		database.Status, database.Essential = api.Down, false
+		database.Detail = "it takes no changes, so log-ins and operators' acts are refused; see whether its disk is full; the log has the cause"
 	} else if rt.core.Behind() {
 		database.Status, database.Detail = api.Degraded, "what other nodes changed cannot be taken over; the log has the cause"
 	}

@@ -263,7 +263,7 @@ func (c *Core) noteStart(ctx context.Context, s *starting) error {
 	}
 	ever := c.Now().AddDate(100, 0, 0) // the clock may have been ahead
 	if err := errors.Join(c.Sessions.ForgetActs(ctx, c.node, ever), c.Decisions.ForgetActs(ctx, c.node, ever)); err != nil {
-		return err
+		c.complain("the database remembers acts of earlier lives", "error", err) // as on a full disk
 	}
 	if abandoned > 0 {
 		c.Log.Warn("acts that a stop cut off did not happen, and the record says so", "acts", abandoned)

@@ -133,29 +133,32 @@ func (c *Core) Run(ctx context.Context) {
 
 func (c *Core) sweep(ctx context.Context) {
 	now := c.Now()
-	expired, err := c.Decisions.Sweep(ctx, now)
-	if err != nil {
-		c.complain("sweeping decisions", "error", err)
+	failed := false
+	complain := func(message string, err error) {
+		if err != nil {
+			failed = true
+			c.complain(message, "error", err)
+		}
 	}
+	expired, err := c.Decisions.Sweep(ctx, now)
+	complain("sweeping decisions", err)
 	for _, d := range expired {
 		c.Log.Info("decision expired", "decision", d.ID, "scope", string(d.Scope), "value", d.Value, "rule", string(d.Rule))
 	}
-	if err := c.endLoggedOut(ctx); err != nil {
-		c.Log.Error("storing the ends of sessions", "error", err)
-	}
-	if _, err := c.Sessions.Sweep(ctx, now); err != nil {
-		c.complain("sweeping sessions", "error", err)
-	}
-	if _, err := c.Devices.Sweep(ctx, now); err != nil {
-		c.complain("sweeping devices", "error", err)
-	}
-	if _, err := c.Outbox.Purge(ctx, now.Add(-keepNotices)); err != nil {
-		c.complain("the outbox", "error", err)
-	}
-	if err := c.Ledger.Flush(ctx); err != nil {
-		c.complain("the ledger", "error", err)
-	}
+	complain("storing the ends of sessions", c.endLoggedOut(ctx))
+	_, err = c.Sessions.Sweep(ctx, now)
+	complain("sweeping sessions", err)
+	_, err = c.Devices.Sweep(ctx, now)
+	complain("sweeping devices", err)
+	_, err = c.Outbox.Purge(ctx, now.Add(-keepNotices))
+	complain("the outbox", err)
+	complain("the ledger", c.Ledger.Flush(ctx))
+	c.unwritable.Store(failed)
 }
+
+// Unwritable reports whether the database took no changes when it was asked last,
+// which is every ten seconds: as on a full disk, where it can still be read.
+func (c *Core) Unwritable() bool { return c.unwritable.Load() }
 
 // complaining is how often one complaint is logged.
 const complaining = time.Minute

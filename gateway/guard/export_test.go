@@ -15,3 +15,6 @@ func (c *Core) Act(ctx context.Context, do func(ctx context.Context, entry strin
 
 // Settle finds out what became of acts in doubt.
 func (c *Core) Settle(ctx context.Context) error { return c.settle(ctx) }
+
+// Sweep cleans up once.
+func (c *Core) Sweep(ctx context.Context) { c.sweep(ctx) }

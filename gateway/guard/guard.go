@@ -120,13 +120,14 @@ type Core struct {
 	// written. They are then not on it.
 	RecordOptional atomic.Bool
 
-	node     string
-	shared   bool        // other nodes change the database too
-	behind   atomic.Bool // the last reconciliation failed
-	intents  intents
-	logouts  logouts
-	starting *starting     // not on record yet; of beginRecord and settle alone
-	noting   *rate.Limiter // of rules' decisions, on the record one by one
+	node       string
+	shared     bool        // other nodes change the database too
+	behind     atomic.Bool // the last reconciliation failed
+	unwritable atomic.Bool // the last sweep failed
+	intents    intents
+	logouts    logouts
+	starting   *starting     // not on record yet; of beginRecord and settle alone
+	noting     *rate.Limiter // of rules' decisions, on the record one by one
 
 	announcing time.Duration // how long an act waits for its entry
 	complaints complaints
