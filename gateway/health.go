@@ -9,8 +9,14 @@ import (
 	"github.com/kidoban/kidoban/gateway/stream"
 )
 
+// asking bounds how long a database that does not answer keeps who asks how the gate
+// is; probes wait for a few seconds.
+const asking = 2 * time.Second
+
 // parts tells operators how the parts of the gate are.
 func (rt *runtime) parts(ctx context.Context) []api.PartHealth {
+	ctx, cancel := context.WithTimeout(ctx, asking)
+	defer cancel()
 	database := api.PartHealth{Name: "database", Status: api.OK, Essential: true}
 	if err := rt.db.Reads().PingContext(ctx); err != nil {
 		database.Status, database.Detail = api.Down, "it does not answer; the log has the cause"

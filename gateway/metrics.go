@@ -5,7 +5,6 @@ import (
 	"errors"
 	"strconv"
 	"sync/atomic"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
@@ -34,9 +33,6 @@ type gauges struct{ of atomic.Pointer[runtime] }
 
 // running are the gauges of this process.
 var running gauges
-
-// asking bounds how long a database that does not answer keeps who reads metrics.
-const asking = 2 * time.Second
 
 func described(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("kidoban_"+name, help, labels, nil)
@@ -77,8 +73,6 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 	if rt == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), asking)
-	defer cancel()
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
@@ -86,7 +80,7 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v)
 	}
 	truth := map[bool]float64{true: 1}
-	for _, p := range rt.parts(ctx) {
+	for _, p := range rt.parts(context.Background()) {
 		gauge(partDegraded, truth[p.Status != api.OK], p.Name)
 		gauge(partDown, truth[p.Status == api.Down], p.Name)
 	}

@@ -228,7 +228,8 @@ type starting struct {
 // settle: whoever is in stays in.
 func (c *Core) beginRecord(ctx context.Context) error {
 	s := &starting{c.intents.begin(0, c.Now()), c.Record.Last()}
-	err := c.noteStart(ctx, s)
+	ever := c.Now().AddDate(100, 0, 0) // the clock may have been ahead
+	err := c.noteStart(ctx, s, ever)
 	if errors.Is(err, record.ErrUnavailable) {
 		c.Log.Error("the gate starts, and that is not on record yet", "error", err)
 		c.starting = s
@@ -237,7 +238,9 @@ func (c *Core) beginRecord(ctx context.Context) error {
 	return err
 }
 
-func (c *Core) noteStart(ctx context.Context, s *starting) error {
+// noteStart settles what earlier lives left. The database then forgets what it knows
+// of acts of this node before a time.
+func (c *Core) noteStart(ctx context.Context, s *starting, before time.Time) error {
 	open, err := c.Record.Intents(ctx)
 	var abandoned int
 	var acts []record.ID
@@ -252,17 +255,15 @@ func (c *Core) noteStart(ctx context.Context, s *starting) error {
 	if err != nil {
 		return fmt.Errorf("looking for acts that were cut off: %w", err)
 	}
-	// Now all is known. The database forgets what it knows of this node, also of a life
-	// whose record was lost: this one gives the same ids again.
-	if len(open) > 0 {
-		through := c.Record.Last()
-		if err := c.Record.Settle(ctx, through); err != nil {
+	// Now all is known, also of a life whose record was lost: this one gives the same
+	// ids again.
+	if len(acts) > 0 {
+		if err := c.Record.Settle(ctx, s.last); err != nil {
 			return fmt.Errorf("noting that all acts are known: %w", err)
 		}
-		c.intents.settled = through
+		c.intents.settled = s.last
 	}
-	ever := c.Now().AddDate(100, 0, 0) // the clock may have been ahead
-	if err := errors.Join(c.Sessions.ForgetActs(ctx, c.node, ever), c.Decisions.ForgetActs(ctx, c.node, ever)); err != nil {
+	if err := errors.Join(c.Sessions.ForgetActs(ctx, c.node, before), c.Decisions.ForgetActs(ctx, c.node, before)); err != nil {
 		c.complain("the database remembers acts of earlier lives", "error", err) // as on a full disk
 	}
 	if abandoned > 0 {
@@ -313,7 +314,7 @@ const actsKept = 5 * time.Minute
 // not remember.
 func (c *Core) settle(ctx context.Context) error {
 	if c.starting != nil {
-		if err := c.noteStart(ctx, c.starting); err != nil {
+		if err := c.noteStart(ctx, c.starting, c.starting.at); err != nil {
 			return err
 		}
 		c.starting = nil
