@@ -3,8 +3,9 @@ package gateway
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
-	"sync/atomic"
+	"sync"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
@@ -28,8 +29,33 @@ var (
 	}, []string{"outcome"})
 )
 
-// gauges tells how the gate that runs is. It asks when it is asked.
-type gauges struct{ of atomic.Pointer[runtime] }
+// gauges tells how the gate that runs is, the latest of several. It asks when it is
+// asked.
+type gauges struct {
+	mu sync.Mutex
+	of []*runtime // guarded by mu
+}
+
+func (g *gauges) add(rt *runtime) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.of = append(g.of, rt)
+}
+
+func (g *gauges) remove(rt *runtime) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.of = slices.DeleteFunc(g.of, func(other *runtime) bool { return other == rt })
+}
+
+func (g *gauges) latest() *runtime {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.of) == 0 {
+		return nil
+	}
+	return g.of[len(g.of)-1]
+}
 
 // running are the gauges of this process.
 var running gauges
@@ -69,7 +95,7 @@ func (g *gauges) Describe(out chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (g *gauges) Collect(out chan<- prometheus.Metric) {
-	rt := g.of.Load()
+	rt := g.latest()
 	if rt == nil {
 		return
 	}

@@ -99,7 +99,7 @@ func newRuntime(a *App) (_ *runtime, err error) {
 		parts.Go(func() { rt.tend(run) })
 		parts.Wait()
 	}()
-	running.of.Store(rt)
+	running.add(rt)
 	return rt, nil
 }
 
@@ -196,7 +196,7 @@ func (rt *runtime) sealing() []record.Key {
 // the last one may still be running; Caddy's own drain comes first in a process
 // that stops.
 func (rt *runtime) Destruct() error {
-	running.of.CompareAndSwap(rt, nil)
+	running.remove(rt)
 	rt.files.mu.Lock()
 	rt.unwatchLocked()
 	rt.files.mu.Unlock()

@@ -259,7 +259,7 @@ func TestRememberWhileRulesReload(t *testing.T) {
 	wait.Go(func() {
 		defer close(events)
 		defer close(reloads)
-		for range 10 {
+		for range 3 {
 			if err := g.core.Remember(file); err != nil {
 				t.Error(err)
 			}
