@@ -232,6 +232,43 @@ func TestRememberAndRecall(t *testing.T) {
 	}
 }
 
+// A snapshot that is not whole is not there, or counts as far as its first half
+// goes; it is never counted in part.
+func TestRecallOfDamagedSnapshots(t *testing.T) {
+	g := newGate(t, "hostile", newHostile())
+	for range 3 {
+		g.client(t).login(mallory, "wrong")
+	}
+	file := filepath.Join(g.dir, "snapshot")
+	if err := g.core.Remember(file); err != nil {
+		t.Fatal(err)
+	}
+	whole, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	probe := g.happened()[0]
+	full, fresh := g.core.Detectors.Assess(probe), detectors.Default(g.clock()).Assess(probe)
+	damaged := [][]byte{{}, whole[:1], whole[:len(whole)/3], whole[:len(whole)-1]}
+	for i := 0; i < len(whole); i += len(whole) / 5 {
+		flipped := slices.Clone(whole)
+		flipped[i] ^= 0x41
+		damaged = append(damaged, flipped)
+	}
+	for i, data := range damaged {
+		if err := os.WriteFile(file, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		g.core.Detectors = detectors.Default(g.clock())
+		set, _ := rules.Load(rules.Shipped)
+		g.core.Rules.Store(set)
+		g.core.Restore(file)
+		if got := g.core.Detectors.Assess(probe); !equalSignals(got, full) && !equalSignals(got, fresh) {
+			t.Errorf("damage %d: the detectors say %v, want %v or %v", i, got, full, fresh)
+		}
+	}
+}
+
 func equalSignals(a, b []detectors.Signal) bool {
 	return slices.EqualFunc(a, b, func(x, y detectors.Signal) bool { return x.Name == y.Name && x.Value == y.Value })
 }

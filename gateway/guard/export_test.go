@@ -18,3 +18,6 @@ func (c *Core) Settle(ctx context.Context) error { return c.settle(ctx) }
 
 // Sweep cleans up once.
 func (c *Core) Sweep(ctx context.Context) { c.sweep(ctx) }
+
+// Restore reads a file that Remember wrote.
+func (c *Core) Restore(file string) { _, _ = c.restore(file) }
