@@ -344,7 +344,7 @@ func (c *Core) settleOn(ctx context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, most)
 		defer cancel()
 		if err := c.settle(ctx); err != nil && !errors.Is(err, context.Canceled) {
-			c.complain("finding out which acts happened", "error", err)
+			c.complain("settling what became of acts", "error", err)
 		}
 	}
 	t := time.NewTicker(sweeping)
