@@ -21,6 +21,7 @@ import (
 
 	"github.com/kidoban/kidoban/chatcore"
 	"github.com/kidoban/kidoban/chatcore/web"
+	"github.com/kidoban/kidoban/gateway/storage/storagetest"
 )
 
 // town is a chat service on loopback with people in it, as a backend of nodes.
@@ -96,12 +97,11 @@ func newNode(t testing.TB, name string, backend *town, options ...string) *node 
 
 func drillPort(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := storagetest.Port()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+	return strconv.Itoa(port)
 }
 
 // configure writes the node's Caddyfile with these options.

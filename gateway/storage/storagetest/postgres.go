@@ -90,7 +90,7 @@ func (c *postgres) start(bin string) (err error) {
 	if out, err := init.CombinedOutput(); err != nil {
 		return fmt.Errorf("%w\n%s", err, out)
 	}
-	if c.port, err = freePort(); err != nil {
+	if c.port, err = Port(); err != nil {
 		return err
 	}
 	// fsync is off: what tests kill is the gate, not the server's machine.

@@ -35,7 +35,7 @@ func redisServer(t testing.TB, args ...string) *RedisServer {
 	if _, ok := program("redis-server"); !ok {
 		missing(t, "redis-server")
 	}
-	port, err := freePort()
+	port, err := Port()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +130,7 @@ func Sentinel(t testing.TB) *SentinelSet {
 	replica := redisServer(t, "--replicaof", "127.0.0.1", strconv.Itoa(primary.port))
 	set.servers = []*RedisServer{primary, replica}
 	for range 3 {
-		port, err := freePort()
+		port, err := Port()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -8,12 +8,14 @@ package storagetest
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -56,14 +58,25 @@ func program(name string, places ...string) (string, bool) {
 	return "", false
 }
 
-// freePort is a port of loopback that nobody listened on a moment ago.
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
+// given is the ports that this process gave away.
+var given sync.Map
+
+// Port is a port of loopback that nobody listens on, for a server that starts later
+// and perhaps again. It is below those that systems give to outgoing connections,
+// one of which could be in the way by then.
+func Port() (int, error) {
+	for range 1000 {
+		port := 10_000 + rand.IntN(22_000)
+		if _, taken := given.LoadOrStore(port, true); taken {
+			continue
+		}
+		l, err := net.Listen("tcp", ":"+strconv.Itoa(port))
+		if err != nil {
+			continue
+		}
+		return port, l.Close()
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	return 0, errors.New("no port from 10000 to 31999 is free")
 }
 
 // process is a server that runs.
