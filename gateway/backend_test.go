@@ -54,9 +54,9 @@ type record struct {
 // body. What it evaluated is what a thief could have learnt.
 type backend struct {
 	*httptest.Server
-	routes map[string]http.HandlerFunc // of a test's own, by path; set before the first request
 
 	mu        sync.Mutex
+	routes    map[string]http.HandlerFunc // of a test's own, by path
 	records   []record
 	sessions  map[string]string // cookie -> account; "" for a visitor
 	evaluated []string          // names whose password was looked at, as typed
@@ -69,8 +69,18 @@ func newBackend(t testing.TB) *backend {
 	return b
 }
 
+// route has h answer a path from now on; nil: the backend does.
+func (b *backend) route(path string, h http.HandlerFunc) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.routes[path] = h
+}
+
 func (b *backend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if h := b.routes[r.URL.Path]; h != nil {
+	b.mu.Lock()
+	h := b.routes[r.URL.Path]
+	b.mu.Unlock()
+	if h != nil {
 		h(w, r)
 		return
 	}

@@ -459,7 +459,7 @@ func TestNamesTakeTheSameTime(t *testing.T) {
 		rounds   = 400
 	)
 	b := newBackend(t)
-	b.routes["/login"] = func(w http.ResponseWriter, r *http.Request) {
+	b.route("/login", func(w http.ResponseWriter, r *http.Request) {
 		body := make([]byte, 256)
 		n, _ := r.Body.Read(body)
 		if bytes.Contains(body[:n], []byte(`"password":"right"`)) {
@@ -472,7 +472,7 @@ func TestNamesTakeTheSameTime(t *testing.T) {
 			return
 		}
 		send(w, http.StatusUnauthorized, nil)
-	}
+	})
 	g := newGate(t, b)
 	fails := make(map[string]int)
 	var report []string

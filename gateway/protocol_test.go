@@ -105,8 +105,9 @@ func TestCredentialsNeverLeaveUnapproved(t *testing.T) {
 		w.Header().Set(http.TrailerPrefix+"X-Sum", "1")
 	}
 	for path, give := range handed {
-		b.routes[path] = func(w http.ResponseWriter, _ *http.Request) { give(w, b.begin(alice)) }
-		b.routes["/public"+path] = b.routes[path]
+		answer := func(w http.ResponseWriter, _ *http.Request) { give(w, b.begin(alice)) }
+		b.route(path, answer)
+		b.route("/public"+path, answer)
 	}
 	g := newGate(t, b)
 	g.decide("account", alice, "refuse")
@@ -146,13 +147,13 @@ func TestCredentialsNeverLeaveUnapproved(t *testing.T) {
 // who may log in: one cookie of theirs, with a session of ours.
 func TestApprovedCredentialsArriveOnce(t *testing.T) {
 	b := newBackend(t)
-	b.routes["/early"] = func(w http.ResponseWriter, _ *http.Request) {
+	b.route("/early", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Link", "</style.css>; rel=preload")
 		http.SetCookie(w, b.begin(alice))
 		w.WriteHeader(http.StatusEarlyHints)
 		w.Header().Del("Set-Cookie")
 		io.WriteString(w, "body")
-	}
+	})
 	g := newGate(t, b)
 	for _, d := range g.doors(t) {
 		t.Run(d.name, func(t *testing.T) {
@@ -188,7 +189,7 @@ func TestApprovedCredentialsArriveOnce(t *testing.T) {
 func TestEventStreamIsNotBuffered(t *testing.T) {
 	b := newBackend(t)
 	read := make(chan struct{})
-	b.routes["/events"] = func(w http.ResponseWriter, r *http.Request) {
+	b.route("/events", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		io.WriteString(w, "data: first\n\n")
 		w.(http.Flusher).Flush()
@@ -197,7 +198,7 @@ func TestEventStreamIsNotBuffered(t *testing.T) {
 			io.WriteString(w, "data: second\n\n")
 		case <-r.Context().Done():
 		}
-	}
+	})
 	g := newGate(t, b)
 	for _, d := range g.doors(t) {
 		for _, who := range []string{"", alice} {
@@ -441,8 +442,8 @@ func TestWebSocket(t *testing.T) {
 		t.Run(over.name, func(t *testing.T) {
 			b := newBackend(t)
 			gone := make(chan error, 8)
-			b.routes["/socket"] = echo(gone)
-			b.routes["/public/socket"] = echo(gone)
+			b.route("/socket", echo(gone))
+			b.route("/public/socket", echo(gone))
 			g := newGate(t, b)
 
 			stranger := g.client(t)
@@ -502,13 +503,13 @@ func TestWebSocket(t *testing.T) {
 // TestHead asks for headers alone.
 func TestHead(t *testing.T) {
 	b := newBackend(t)
-	b.routes["/file"] = func(w http.ResponseWriter, r *http.Request) {
+	b.route("/file", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", "5000000")
 		w.Header().Set("ETag", `"x"`)
 		if r.Method != http.MethodHead {
 			t.Errorf("the backend was asked by %s", r.Method)
 		}
-	}
+	})
 	g := newGate(t, b)
 	for _, d := range g.doors(t) {
 		c := g.clientAt(t, d)
@@ -708,15 +709,15 @@ func TestCompressedAnswers(t *testing.T) {
 	z := gzip.NewWriter(&packed)
 	io.WriteString(z, strings.Repeat("packed ", 1000))
 	z.Close()
-	b.routes["/packed"] = func(w http.ResponseWriter, r *http.Request) {
+	b.route("/packed", func(w http.ResponseWriter, r *http.Request) {
 		if !strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
 			t.Errorf("Accept-Encoding at the backend = %q", r.Header.Get("Accept-Encoding"))
 		}
 		w.Header().Set("Content-Encoding", "gzip")
 		w.Header().Set("ETag", `"packed"`)
 		w.Write(packed.Bytes())
-	}
-	b.routes["/login"] = func(w http.ResponseWriter, r *http.Request) {
+	})
+	b.route("/login", func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		if _, account := b.logIns(r, body); account != "" {
 			http.SetCookie(w, b.begin(account))
@@ -730,7 +731,7 @@ func TestCompressedAnswers(t *testing.T) {
 			out = z
 		}
 		io.WriteString(out, `{"ok":true}`)
-	}
+	})
 	g := newGate(t, b)
 	for _, d := range g.doors(t) {
 		t.Run(d.name, func(t *testing.T) {
@@ -764,7 +765,7 @@ func TestClientGoesAway(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			b := newBackend(t)
 			entered, release := make(chan struct{}), make(chan struct{})
-			b.routes["/login"] = func(w http.ResponseWriter, r *http.Request) {
+			b.route("/login", func(w http.ResponseWriter, r *http.Request) {
 				body, _ := io.ReadAll(r.Body)
 				entered <- struct{}{}
 				select {
@@ -772,7 +773,7 @@ func TestClientGoesAway(t *testing.T) {
 				case <-time.After(10 * time.Second): // the test failed
 				}
 				b.answer(w, r, body)
-			}
+			})
 			g := newGate(t, b)
 			for _, d := range g.doors(t) {
 				c := g.clientAt(t, d)
@@ -801,11 +802,11 @@ func TestClientGoesAway(t *testing.T) {
 	t.Run("a list tried by somebody who always hangs up", func(t *testing.T) {
 		b := newBackend(t)
 		entered := make(chan struct{})
-		b.routes["/login"] = func(w http.ResponseWriter, r *http.Request) {
+		b.route("/login", func(w http.ResponseWriter, r *http.Request) {
 			body, _ := io.ReadAll(r.Body)
 			entered <- struct{}{}
 			b.answer(w, r, body)
-		}
+		})
 		g := newGate(t, b)
 		c := g.client(t)
 		n := 0
@@ -865,7 +866,7 @@ func TestBackendFails(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			b := newBackend(t)
-			b.routes["/login"] = test.login
+			b.route("/login", test.login)
 			g := newGate(t, b)
 			if test.down {
 				b.Close()
@@ -896,7 +897,7 @@ func TestTruncatedAnswers(t *testing.T) {
 			}
 		}
 	}
-	b.routes["/cut"] = cut("200 OK", "")
+	b.route("/cut", cut("200 OK", ""))
 	g := newGate(t, b)
 	for _, d := range g.doors(t) {
 		t.Run(d.name, func(t *testing.T) {
@@ -911,7 +912,7 @@ func TestTruncatedAnswers(t *testing.T) {
 				{"401 Unauthorized", ""},
 			} {
 				c := g.clientAt(t, d)
-				b.routes["/login"] = cut(answer.status, answer.cookie)
+				b.route("/login", cut(answer.status, answer.cookie))
 				got, err := c.send(c.request(t.Context(), "POST", "/login", formType, strings.NewReader("email=alice%40example.com&password=x")))
 				events := g.awaitEvents(c.from, 1)
 				if len(events) != 1 || events[0].Name.Digest != g.digest(alice) || events[0].Outcome == detectors.Refused {
@@ -921,7 +922,7 @@ func TestTruncatedAnswers(t *testing.T) {
 					t.Errorf("%s: %s with cookies %v, outcome %s: a credential left without a session of ours", answer.status, got, c.cookies, events[0].Outcome)
 				}
 			}
-			delete(b.routes, "/login")
+			b.route("/login", nil)
 		})
 	}
 }
