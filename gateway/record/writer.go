@@ -365,17 +365,15 @@ func (w *writer) committed(err error) {
 	if errors.As(err, new(unsynced)) {
 		w.doubt = true
 	}
-	for _, a := range g.flushers {
-		a <- err
-	}
 	l.sums.giveBack(l.cfg.Node, g.sums)
 	// What was sealed meanwhile comes behind a hole: it fails as well.
 	for _, r := range w.group.requests {
 		r.done <- err
 	}
 	l.sums.giveBack(l.cfg.Node, w.group.sums)
-	w.answers = append(w.answers, w.group.flushers...)
-	w.answer(err)
+	for _, a := range append(g.flushers, w.group.flushers...) {
+		a <- err // has room
+	}
 	w.group.reset(l.position())
 }
 
