@@ -33,13 +33,18 @@ type upkeep struct {
 
 // tend does what is due from time to time, until ctx ends.
 func (rt *runtime) tend(ctx context.Context) {
-	remember, rekey := time.NewTicker(remembering), time.NewTicker(rekeying)
+	remember, rekey, probe := time.NewTicker(remembering), time.NewTicker(rekeying), time.NewTicker(time.Second)
 	defer remember.Stop()
 	defer rekey.Stop()
+	defer probe.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-probe.C:
+			if rt.limits != nil {
+				rt.limits.Probe(ctx)
+			}
 		case <-remember.C:
 			rt.remember()
 		case <-rekey.C:

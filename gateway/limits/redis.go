@@ -63,6 +63,7 @@ const (
 	OpLimits   = "limits"   // charging requests
 	OpAttempts = "attempts" // charging login attempts
 	OpRefund   = "refund"   // giving attempts back
+	OpProbe    = "probe"    // asking whether it is back
 
 	OutcomeAnswered = "answered" // by Redis
 	OutcomeFailed   = "failed"   // asked, without an answer in time; counted locally
@@ -254,18 +255,7 @@ func (r *Redis) enter(op string) (pass, bool) {
 // was no answer in time.
 func (r *Redis) ask(ctx context.Context, p pass, op string, s *script, keys []string, args []any) (answer []int64, ok bool) {
 	began, err := r.now(), errUnanswered
-	defer func() {
-		took, outcome := r.now().Sub(began), OutcomeAnswered
-		if err != nil {
-			outcome = OutcomeFailed
-		}
-		r.called(op, outcome, took)
-		if status, changed := r.breaker.leave(p, took, err); changed && status.Open {
-			r.log.Warn("Redis is away: limits are counted on each node alone", "reason", status.Reason, "nodes", r.nodes())
-		} else if changed {
-			r.log.Info("Redis is back: limits are shared again")
-		}
-	}()
+	defer func() { r.leave(p, op, began, err) }()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.budget)
 	defer cancel()
 	answer, err = r.run(ctx, "EVALSHA", s.digest, keys, args)
@@ -273,6 +263,38 @@ func (r *Redis) ask(ctx context.Context, p pass, op string, s *script, keys []st
 		answer, err = r.run(ctx, "EVAL", s.text, keys, args)
 	}
 	return answer, err == nil
+}
+
+// leave tells how a call went that began then.
+func (r *Redis) leave(p pass, op string, began time.Time, err error) {
+	took, outcome := r.now().Sub(began), OutcomeAnswered
+	if err != nil {
+		outcome = OutcomeFailed
+	}
+	r.called(op, outcome, took)
+	if status, changed := r.breaker.leave(p, took, err); changed && status.Open {
+		r.log.Warn("Redis is away: limits are counted on each node alone", "reason", status.Reason, "nodes", r.nodes())
+	} else if changed {
+		r.log.Info("Redis is back: limits are shared again")
+	}
+}
+
+// Probe asks Redis whether it is back, if it was away and it is time to ask. A
+// request that is charged does the same; Probe is for when there is none. Call it
+// every second or so.
+func (r *Redis) Probe(ctx context.Context) {
+	if !r.breaker.state().Open {
+		return
+	}
+	p, ok := r.breaker.enter()
+	if !ok {
+		return
+	}
+	began, err := r.now(), errUnanswered
+	defer func() { r.leave(p, OpProbe, began, err) }()
+	ctx, cancel := context.WithTimeout(ctx, r.budget)
+	defer cancel()
+	err = r.client.Time(ctx).Err()
 }
 
 func (r *Redis) run(ctx context.Context, command, what string, keys []string, args []any) ([]int64, error) {

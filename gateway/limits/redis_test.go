@@ -436,6 +436,27 @@ func TestRedisIsRefused(t *testing.T) {
 	o.closes(t)
 }
 
+// Redis is found to be back also when nobody is charged.
+func TestRedisIsProbed(t *testing.T) {
+	server := storagetest.Redis(t)
+	o := newOutage(t, connect(t, server.Addr()), 1)
+	o.Probe(t.Context()) // nothing to find out
+	server.Stop()
+	o.opens(t)
+	o.clock.advance(10 * time.Second)
+	if o.Probe(t.Context()); !o.Status().Open {
+		t.Error("a server that is away was found to be back")
+	}
+	server.Start()
+	for range 1000 {
+		o.clock.advance(10 * time.Second)
+		if o.Probe(t.Context()); !o.Status().Open {
+			return
+		}
+	}
+	t.Errorf("Redis is not found to be back: %+v", o.Status())
+}
+
 func TestRedisForgetsScripts(t *testing.T) {
 	server := storagetest.Redis(t)
 	client := connect(t, server.Addr())

@@ -144,7 +144,15 @@ func redisAway(t *testing.T, redis redisUnderTest) {
 		quantile(before, 1), quantile(away, 1), quantile(after, 1))
 
 	eventually(t, 60*time.Second, "both nodes whole again", func() bool {
-		return strings.Contains(healthOf(t, one), `"status": "ok"`) && strings.Contains(healthOf(t, two), `"status": "ok"`)
+		whole := true
+		for _, n := range nodes {
+			var health struct{ Status string }
+			if err := json.Unmarshal([]byte(healthOf(t, n)), &health); err != nil {
+				t.Error(err)
+			}
+			whole = whole && health.Status == "ok"
+		}
+		return whole
 	})
 	// Everything that happened is known to both.
 	eventually(t, 60*time.Second, "equal events on both nodes", func() bool {
