@@ -25,6 +25,7 @@ type MemoryStore struct {
 	latest   int64              // the revision
 	changes  map[string]changed // of sessions, by id
 	learned  map[string]int64   // the revision of each person
+	factors  factorMemory
 }
 
 // NewMemoryStore returns an empty store.
@@ -39,6 +40,7 @@ func NewMemoryStore() *MemoryStore {
 		acts:     make(map[string]time.Time),
 		changes:  make(map[string]changed),
 		learned:  make(map[string]int64),
+		factors:  newFactorMemory(),
 	}
 }
 

@@ -29,6 +29,7 @@ type store interface {
 	auth.SessionStore
 	auth.DirectoryStore
 	auth.DeviceStore
+	auth.FactorStore
 }
 
 // backing is where a test's data is. open is a store on it, and stands for a start
@@ -185,13 +186,13 @@ func (d *database) migrate() {
 var takenBack = make(map[string]bool)
 
 func (d *database) clear() {
-	for _, table := range []string{"auth_sessions", "auth_people", "auth_typed_names", "auth_devices", "auth_acts"} {
+	for _, table := range []string{"auth_sessions", "auth_people", "auth_typed_names", "auth_devices", "auth_acts", "auth_factors", "auth_handles", "auth_challenges", "auth_factor_notices"} {
 		if _, err := d.db.Exec("DELETE FROM " + table); err != nil {
 			d.t.Fatal(err)
 		}
 	}
 	var left int
-	if err := d.db.QueryRow(`SELECT (SELECT COUNT(*) FROM auth_credentials) + (SELECT COUNT(*) FROM auth_device_subjects)`).Scan(&left); err != nil || left != 0 {
+	if err := d.db.QueryRow(`SELECT (SELECT COUNT(*) FROM auth_credentials) + (SELECT COUNT(*) FROM auth_device_subjects) + (SELECT COUNT(*) FROM auth_keys)`).Scan(&left); err != nil || left != 0 {
 		d.t.Fatalf("%d rows outlive what they belong to (%v)", left, err)
 	}
 }
