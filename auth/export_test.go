@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync/atomic"
 	"time"
+
+	"github.com/pquerna/otp"
 )
 
 // Bounds that tests look at.
@@ -143,3 +145,33 @@ func (ss *Sessions) Noted() int {
 func (s *SQLStore) In(ctx context.Context, do func(context.Context, *sql.Tx) error) error {
 	return s.in(ctx, func(ctx context.Context, tx *transaction) error { return do(ctx, tx.Tx) })
 }
+
+// CodeOf, RecoveryCode and RecoveryText open what factors compare.
+func CodeOf(seed []byte, step int64, digits otp.Digits, algorithm otp.Algorithm) (string, error) {
+	return codeOf(seed, step, digits, algorithm)
+}
+
+func RecoveryCode(typed string) ([16]byte, bool) {
+	s, ok := recoveryCode(typed)
+	return s, ok
+}
+
+func RecoveryText(s [16]byte) string { return recoverySecret(s).String() }
+
+// TOTPCode reads a code as it is typed.
+func TOTPCode(typed string) (string, bool) { return totpCode(typed) }
+
+// ParseKeyAnswers reads an answer of a browser as both ceremonies do.
+func ParseKeyAnswers(answer []byte) (creation, assertion error) {
+	_, creation = parseCreation(answer)
+	_, assertion = parseAssertion(answer)
+	return creation, assertion
+}
+
+// Bounds of factors.
+const (
+	TOTPMax       = totpMax
+	KeysMax       = keysMax
+	ChallengesMax = challengesMax
+	KeyAnswerMax  = keyResponseMax
+)
