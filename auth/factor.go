@@ -191,7 +191,7 @@ func (f *factor) equal(o *factor) bool {
 }
 
 // owned is what is stored of one account, and what a change makes of it: factors
-// and handle are changed in place, the rest is set.
+// and handle are changed in place, the rest is set. A handle that there is stays.
 type owned struct {
 	handle  []byte // nil while it has none
 	factors []factor
@@ -199,6 +199,7 @@ type owned struct {
 
 	put     *challenge
 	notices []FactorNotice
+	needed  bool // the handle was asked for
 	idle    bool // nothing happened that an entry of the record may stand for
 	attempt bool // it costs at least one UPDATE
 }

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -62,7 +63,7 @@ func (s *SQLStore) updateFactors(ctx context.Context, subject string, take *[32]
 		if err != nil {
 			return err
 		}
-		before, handle := append([]factor(nil), o.factors...), o.handle
+		before := slices.Clone(o.factors)
 		if err := change(o); err != nil {
 			return err
 		}
@@ -71,8 +72,9 @@ func (s *SQLStore) updateFactors(ctx context.Context, subject string, take *[32]
 				return err
 			}
 		}
-		if handle == nil && o.handle != nil {
-			if _, err := tx.ExecContext(ctx, `INSERT INTO auth_handles (subject, handle) VALUES (?, ?)`, subject, o.handle); err != nil {
+		if o.needed {
+			// Also if it is there: so an account that has no key costs the same.
+			if _, err := tx.ExecContext(ctx, `INSERT INTO auth_handles (subject, handle) VALUES (?, ?) ON CONFLICT (subject) DO NOTHING`, subject, o.handle); err != nil {
 				return err
 			}
 		}

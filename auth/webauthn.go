@@ -151,6 +151,7 @@ func (fs *Factors) putKey(f *factor, k webauthn.Credential) error {
 
 // handleOf is the account's handle; it gets one if it has none.
 func (o *owned) handleOf() []byte {
+	o.needed = true
 	if o.handle == nil {
 		o.handle = make([]byte, userHandleBytes)
 		rand.Read(o.handle)
