@@ -1,5 +1,6 @@
 // Package auth knows who it is: the directory of accounts, the devices they use,
-// and the sessions that tie a backend's credentials to both.
+// the sessions that tie a backend's credentials to both, and the authenticators that
+// an account's owner has beside the password.
 //
 // # What it guarantees
 //
@@ -17,6 +18,13 @@
 // each completed login; a copy that is used after the original moved on is
 // noticed, and costs the device its trust for good.
 //
+// [Factors]: a code of an app or of a recovery list works once, and an answer of a
+// key once and for one purpose, on all nodes together. Wrong codes in a row are
+// counted before they are compared, slow the next ones down, and disable the
+// authenticator, never the account. Whatever is wrong, whoever tries gets the same
+// answer for the same work. Secrets are sealed by what the caller passes. What an
+// owner is to be told is stored with the change itself.
+//
 // # Several nodes
 //
 // On PostgreSQL several processes share the tables. Their changes come one after
@@ -24,6 +32,7 @@
 // older: Reconcile of Sessions and Directory takes over what others changed, and
 // until it is called a session that ended elsewhere may still be found good here.
 // Nothing is refused, and nobody taken for a visitor, for what is in memory alone.
+// Devices and Factors have nothing in memory.
 //
 // A change whose commit was not answered fails with [ErrUncertain]; all other
 // errors mean that nothing was changed. A change may carry the id of an entry of
@@ -31,16 +40,17 @@
 //
 // # How it is used
 //
-// Each of the three is opened over a store. [SQLStore] is the durable one, for
+// Each of the four is opened over a store. [SQLStore] is the durable one, for
 // SQLite and PostgreSQL, [MemoryStore] one for tests and demonstrations that
 // forgets with the process.
 // All times are arguments and are kept in whole microseconds, in UTC. Sweep of
-// Sessions and Devices is to be called about once a minute, and once before the
-// process ends; every 10 s where there are several nodes. Everything exported is safe for concurrent use.
+// Sessions, Devices and Factors is to be called about once a minute, and once before
+// the process ends; every 10 s where there are several nodes. Everything exported is safe for concurrent use.
 //
 // # What it does not do
 //
 // It speaks neither HTTP nor to the backend, sets no cookie, starts no goroutine
 // and keeps no password. Nobody else writes its tables. Whoever can write to the
-// database can make a session.
+// database can make a session. It decides neither who must have a factor nor who may
+// bind one: whoever calls it has made sure of that, and delivers the notices.
 package auth

@@ -249,6 +249,38 @@ func (o *owned) tell(kind FactorNoticeKind, f *factor, by string, now time.Time)
 
 // Factors is the authenticators of all accounts. Nothing of them is in memory, so
 // what one node changes holds on all at once.
+//
+// # Throttling, by the letter of SP 800-63B-4 section 3.2.2
+//
+// Failures in a row are counted for each authenticator of an account, in SQL and in
+// the transaction that compares: an attempt is charged before it is looked at, so
+// attempts that run at the same time, on whatever nodes, do not get more of them
+// than one after the other. From the fifth on each failure is followed by a time in
+// which no attempt is looked at, nor counted: 30 s, doubled each time up to 1 h. At
+// the cap, 20 by default and never above 100, the authenticator is disabled and has
+// to be bound anew; the account is not, and its other authenticators go on. A
+// success sets the count back, and nothing else does.
+//
+// # What guessing is worth
+//
+// Of the 10^6 codes of TOTP two are good at a time, one with StrictTOTP: a guess
+// succeeds with p = 2*10^-6, and before the authenticator is disabled with
+//
+//	20 failures, the default    4.0*10^-5    1 in 25,000     strict: half of it
+//	100 failures, the most      2.0*10^-4    1 in  5,000
+//
+// for whoever has the right password already: nobody else gets to guess. The
+// owner's own success sets the count back, so a patient thief has up to 19 guesses
+// between two of them, if those are 9 h apart: the delays take that long. With one
+// success a day these are 6,900 guesses and 1.4 % a year. That is why the owner is
+// told at the fifth failure in a row, why the password must then be changed, and why
+// a key is better. Recovery codes have 128 bits: 100 guesses at ten of them succeed
+// with 3*10^-36.
+//
+// Keys are not guessed, since a signature is no secret that somebody types; section
+// 3.2.2 asks for limits where section 3.1 says so, and it does not for them. Their
+// failures are counted for the owner to see, but delay and disable nothing: it would
+// only let a thief of the password take the owner's best factor away.
 type Factors struct {
 	store FactorStore
 	seal  FactorSeal

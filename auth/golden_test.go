@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -74,6 +75,20 @@ func TestPersonGolden(t *testing.T) {
 	})
 }
 
+func TestFactorGolden(t *testing.T) {
+	golden(t, "factor.json", auth.Factor{
+		ID: "PZK5RT6WLMC2ABDE7Q2YHVX4N3", Subject: "acc-1042", Kind: auth.TOTP, Name: "電話", State: auth.FactorDisabled, Created: start,
+		Used: start.Add(time.Hour), Failures: 20, NextAttempt: start.Add(2 * time.Hour), Disabled: start.Add(90 * time.Minute), DisabledBy: "throttle",
+	})
+	golden(t, "factor-recovery.json", auth.Factor{
+		ID: "ABDE7Q2YHVX4N3PZK5RT6WLMC2", Subject: "acc-1042", Kind: auth.RecoveryCodes, Name: "recovery codes", State: auth.FactorActive, Created: start, CodesLeft: 9,
+	})
+	golden(t, "factor-notice.json", auth.FactorNotice{
+		ID: "X4N3PZK5RT6WLMC2ABDE7Q2YHV", Kind: auth.FactorBound, Subject: "acc-1042", Factor: "PZK5RT6WLMC2ABDE7Q2YHVX4N3", FactorKind: auth.Key,
+		Name: "my key", By: "operator jiro", At: start,
+	})
+}
+
 // A field for a secret would have to be given a name here first.
 func TestSessionHasNoOtherFields(t *testing.T) {
 	fields := func(v any) string {
@@ -89,9 +104,41 @@ func TestSessionHasNoOtherFields(t *testing.T) {
 	}{
 		{auth.Session{}, "ID Kind Subject Organization Device AAL Created Seen Expires Source Credentials Ended EndedBy"},
 		{auth.Credential{}, "Kind Hash Since RetiredAt"},
+		{auth.Factor{}, "ID Subject Kind Name State Created Used Failures NextAttempt CodesLeft Disabled DisabledBy"},
+		{auth.FactorNotice{}, "ID Kind Subject Factor FactorKind Name By At"},
+		{auth.Attempt{}, "Outcome Factor Notices UserVerified Synced"},
 	} {
 		if got := fields(test.v); got != test.want {
 			t.Errorf("fields of %T:\n got %s\nwant %s", test.v, got, test.want)
+		}
+	}
+}
+
+// The page that says what is promised names tests that there are.
+func TestReadmeNamesTests(t *testing.T) {
+	page, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob("*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var source strings.Builder
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		source.Write(text)
+	}
+	named := regexp.MustCompile("`(Test\\w+)`").FindAllStringSubmatch(string(page), -1)
+	if len(named) < 20 {
+		t.Errorf("%d tests are named", len(named))
+	}
+	for _, n := range named {
+		if !strings.Contains(source.String(), "func "+n[1]+"(") {
+			t.Errorf("there is no %s", n[1])
 		}
 	}
 }
