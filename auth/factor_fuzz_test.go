@@ -62,6 +62,6 @@ func FuzzKeyAnswers(f *testing.F) {
 		if _, err := fs.UseAnyKey(t.Context(), "s", answer, auth.Act{}, start); err == nil {
 			t.Error("accepted")
 		}
-		_, _, _ = fs.FinishBindKey(t.Context(), "acc-1", "s", answer, auth.Act{}, start)
+		_, _, _ = fs.FinishBindKey(t.Context(), "acc-1", "t", answer, auth.Act{}, start)
 	})
 }

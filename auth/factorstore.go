@@ -144,15 +144,15 @@ func writeFactors(ctx context.Context, tx *transaction, before []factor, o *owne
 				return err
 			}
 		case !f.equal(old):
-			if err := updateFactor(ctx, tx, f); err != nil {
+			if err := updateFactor(ctx, tx, f, f.version+1); err != nil {
 				return err
 			}
 			updates++
 		}
 	}
 	if o.attempt && updates == 0 {
-		// An attempt takes the same statements whether or not there is a factor.
-		if err := updateFactor(ctx, tx, &factor{version: -1}); !errors.Is(err, errOvertaken) {
+		// An attempt takes the same work whether or not there is a factor.
+		if err := updateFactor(ctx, tx, &nobodys, 0); err != nil {
 			return err
 		}
 	}
@@ -187,11 +187,14 @@ func insertFactor(ctx context.Context, tx *transaction, f *factor) error {
 // errOvertaken means that an authenticator changed since it was read.
 var errOvertaken = errors.New("the authenticator changed meanwhile")
 
-func updateFactor(ctx context.Context, tx *transaction, f *factor) error {
-	result, err := tx.ExecContext(ctx, `UPDATE auth_factors SET name = ?, state = ?, version = version + 1, created = ?, used = ?, disabled = ?, disabled_by = ?,
+// nobodys is the row that attempts write where nothing changes. Its version stays.
+var nobodys = factor{Factor: Factor{State: FactorDisabled}, secret: make([]byte, 60)}
+
+func updateFactor(ctx context.Context, tx *transaction, f *factor, version int64) error {
+	result, err := tx.ExecContext(ctx, `UPDATE auth_factors SET name = ?, state = ?, version = ?, created = ?, used = ?, disabled = ?, disabled_by = ?,
 		failures = ?, next_attempt = ?, codes_left = ?, last_step = ?, pending = ?, secret = ? WHERE id = ? AND version = ? AND last_step <= ?`,
-		f.Name, string(f.State), toMicro(f.Created), toMicro(f.Used), toMicro(f.Disabled), f.DisabledBy,
-		f.Failures, toMicro(f.NextAttempt), f.CodesLeft, f.step, toMicro(f.pending), append([]byte{}, f.secret...), f.ID, f.version, f.step)
+		f.Name, string(f.State), version, toMicro(f.Created), toMicro(f.Used), toMicro(f.Disabled), f.DisabledBy,
+		f.Failures, toMicro(f.NextAttempt), f.CodesLeft, f.step, toMicro(f.pending), f.secret, f.ID, f.version, f.step)
 	if err != nil {
 		return err
 	}

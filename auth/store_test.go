@@ -186,7 +186,7 @@ func (d *database) migrate() {
 var takenBack = make(map[string]bool)
 
 func (d *database) clear() {
-	for _, table := range []string{"auth_sessions", "auth_people", "auth_typed_names", "auth_devices", "auth_acts", "auth_factors", "auth_handles", "auth_challenges", "auth_factor_notices"} {
+	for _, table := range []string{"auth_sessions", "auth_people", "auth_typed_names", "auth_devices", "auth_acts", "auth_factors WHERE id <> ''", "auth_handles", "auth_challenges", "auth_factor_notices"} {
 		if _, err := d.db.Exec("DELETE FROM " + table); err != nil {
 			d.t.Fatal(err)
 		}

@@ -21,6 +21,10 @@ CREATE TABLE auth_factors (
 CREATE INDEX auth_factors_subject ON auth_factors (subject, created, id);
 CREATE INDEX auth_factors_pending ON auth_factors (pending) WHERE state = 'pending';
 
+-- Nobody's: what an attempt writes where there is no authenticator, for the time it takes.
+INSERT INTO auth_factors (id, subject, kind, name, state, version, created, used, disabled, disabled_by, failures, next_attempt, codes_left, last_step, pending, secret)
+VALUES ('', '', 'none', '', 'disabled', 0, 0, 0, 0, '', 0, 0, 0, 0, 0, decode(repeat('00', 60), 'hex'));
+
 -- Whose a key is, by a hash of the credential id that it shows.
 CREATE TABLE auth_keys (
     credential BYTEA  NOT NULL PRIMARY KEY CHECK (length(credential) = 32),
