@@ -83,10 +83,11 @@ const (
 	keysMax         = 16 // of an account
 	factorNameMax   = 64 // runes
 	factorTextMax   = 320
-	challengesMax   = 32      // that an account may have open; the oldest gives way
-	anonymousMax    = 1 << 14 // that are for whoever has the key
-	purposeMax      = 256     // bytes
-	keyResponseMax  = 64 << 10
+	challengesMax   = 32       // that an account may have open; the oldest gives way
+	anonymousMax    = 1 << 14  // that are for whoever has the key
+	purposeMax      = 256      // bytes
+	keyResponseMax  = 64 << 10 // bytes, as the next one
+	publicKeyMax    = 2 << 10  // RSA of 8,192 bits has 1 KiB
 	challengeFor    = 5 * time.Minute
 	bindTOTPFor     = 10 * time.Minute
 	bindTOTPTries   = 10
@@ -381,7 +382,8 @@ func (fs *Factors) List(ctx context.Context, subject string) ([]Factor, error) {
 	return list, nil
 }
 
-// change changes one authenticator of an account.
+// change changes one authenticator of an account. If it was so before, the notice is
+// zero.
 func (fs *Factors) change(ctx context.Context, subject, id string, by Act, now time.Time, kind FactorNoticeKind, do func(*owned, *factor) error) (f Factor, n FactorNotice, err error) {
 	a, err := by.at(stored(now))
 	if err != nil {
@@ -403,6 +405,9 @@ func (fs *Factors) change(ctx context.Context, subject, id string, by Act, now t
 			f = before.Factor
 		} else {
 			f = found.Factor
+			if found.equal(&before) {
+				return nil
+			}
 		}
 		n = o.tell(kind, &before, by.By, stored(now))
 		return nil
@@ -442,7 +447,8 @@ func (fs *Factors) Remove(ctx context.Context, subject, id string, by Act, now t
 }
 
 // Disable suspends an authenticator, such as one that was lost (SP 800-63B-4
-// section 4.3): it is good for nothing until Enable. By must say who did it.
+// section 4.3): it is good for nothing until Enable. By must say who did it. One that is disabled
+// stays as it is, without a notice.
 func (fs *Factors) Disable(ctx context.Context, subject, id string, by Act, now time.Time) (Factor, FactorNotice, error) {
 	if by.By == "" || by.By == byThrottle {
 		return Factor{}, FactorNotice{}, fmt.Errorf("disabling an authenticator: by %q: say who does it", by.By)
@@ -452,9 +458,8 @@ func (fs *Factors) Disable(ctx context.Context, subject, id string, by Act, now 
 			return ErrRebind
 		}
 		if f.State == FactorActive {
-			f.State, f.Disabled = FactorDisabled, stored(now)
+			f.State, f.Disabled, f.DisabledBy = FactorDisabled, stored(now), by.By
 		}
-		f.DisabledBy = by.By
 		return nil
 	})
 	if err != nil {

@@ -197,8 +197,10 @@ func runFactorsModel(t *rapid.T, b backing) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			untold++
-			m.state, m.by = state, who
+			if m.state != state {
+				untold++
+				m.state, m.by = state, who
+			}
 		},
 		"remove": func(t *rapid.T) {
 			s := subject(t)

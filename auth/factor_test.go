@@ -655,6 +655,17 @@ func TestChangeFactors(t *testing.T) {
 		if err != nil || got.State != auth.FactorActive || got.Failures != 1 || notice.Kind != auth.FactorWasEnabled {
 			f.t.Errorf("enabled: %+v, %+v, %v", got, notice, err)
 		}
+		// What is so already is no change.
+		for _, do := range []func() (auth.Factor, auth.FactorNotice, error){
+			func() (auth.Factor, auth.FactorNotice, error) { return f.Enable(ctx, "acc-1", a.id, by, start) },
+			func() (auth.Factor, auth.FactorNotice, error) {
+				return f.Rename(ctx, "acc-1", a.id, "電話", by, start)
+			},
+		} {
+			if same, notice, err := do(); err != nil || same != got || notice.ID != "" {
+				f.t.Errorf("the same again: %+v, %+v, %v", same, notice, err)
+			}
+		}
 		f.try("acc-1", a.code(start), start, auth.AttemptAccepted)
 		for _, bad := range []struct{ subject, id string }{{"acc-2", a.id}, {"acc-1", "x"}, {"acc-1", "a\x00"}, {"", a.id}, {"a\x00", a.id}} {
 			if _, _, err := f.Remove(ctx, bad.subject, bad.id, by, start); !errors.Is(err, auth.ErrNoFactor) {
@@ -850,4 +861,33 @@ func TestNoticesBound(t *testing.T) {
 	if err := fs.Told(t.Context()); err != nil {
 		t.Error(err)
 	}
+}
+
+// Somebody who does not wait for their turn uses the code first: it is not accepted
+// a second time.
+func TestOvertaken(t *testing.T) {
+	d := newPostgres(t)
+	f := &factorBench{t: t, b: d, cfg: factorsConfig()}
+	f.reopen()
+	a := f.bindTOTP("acc-1", start)
+	seal := newSeal()
+	open := seal.Open
+	var overtake atomic.Bool
+	seal.Open = func(sealed, associated []byte) ([]byte, error) {
+		if overtake.CompareAndSwap(true, false) {
+			if _, err := d.db.Exec(`UPDATE auth_factors SET version = version + 1, last_step = $1 WHERE id = $2`, start.Unix()/30, a.id); err != nil {
+				t.Error(err)
+			}
+		}
+		return open(sealed, associated)
+	}
+	fs, err := auth.OpenFactors(t.Context(), another(d), seal, f.cfg, start)
+	if err != nil {
+		t.Fatal(err)
+	}
+	overtake.Store(true)
+	if got, err := fs.VerifyTOTP(t.Context(), "acc-1", a.code(start), auth.Act{}, start); err == nil || errors.Is(err, auth.ErrWrongCode) || overtake.Load() {
+		t.Errorf("a code that was used meanwhile: %+v, %v", got, err)
+	}
+	f.try("acc-1", a.code(start), start, auth.AttemptReplayed)
 }

@@ -154,7 +154,8 @@ func (fs *Factors) ReplaceRecoveryCodes(ctx context.Context, subject string, by 
 // told by its check digits, and is not counted as an attempt: ErrMalformedCode.
 //
 // A code alone is no recovery of an account of AAL2: SP 800-63B-4 section 4.2.2.2
-// wants the password too.
+// wants the password too. Where it did recover an account, section 4.2.1.1 wants new
+// codes: call ReplaceRecoveryCodes and show them.
 func (fs *Factors) UseRecoveryCode(ctx context.Context, subject, code string, by Act, now time.Time) (Attempt, error) {
 	now = stored(now)
 	secret, ok := recoveryCode(code)

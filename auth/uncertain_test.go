@@ -250,6 +250,10 @@ func TestPlans(t *testing.T) {
 	for query, index := range map[string]string{
 		`SELECT id, version, revision, end_revision FROM auth_sessions WHERE version > 1 AND (revision, id) > (?, ?) ORDER BY revision, id LIMIT ?`: "auth_sessions_changed",
 		`SELECT subject FROM auth_people WHERE revision > ? ORDER BY revision LIMIT ?`:                                                              "auth_people_changed",
+		`SELECT name FROM auth_factors WHERE subject = ? ORDER BY created, id`:                                                                      "auth_factors_subject",
+		`SELECT id FROM auth_factors WHERE state = 'pending' AND pending <= ? LIMIT ?`:                                                              "auth_factors_pending",
+		`SELECT hash FROM auth_challenges WHERE subject = ? ORDER BY expires DESC, hash DESC LIMIT 1 OFFSET ?`:                                      "auth_challenges_subject",
+		`SELECT hash FROM auth_challenges WHERE expires <= ? LIMIT ?`:                                                                               "auth_challenges_expires",
 	} {
 		rows, err := d.db.Query(`EXPLAIN QUERY PLAN `+query, []any{1, "x", 1}[:strings.Count(query, "?")]...)
 		if err != nil {

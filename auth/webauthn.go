@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -138,10 +139,17 @@ func (fs *Factors) keysOf(o *owned, all bool) (keys []webauthn.Credential, at []
 	return keys, at, nil
 }
 
+// transports is how keys are reached (WebAuthn section 5.8.4). Browsers send whatever
+// they like.
+var transports = []protocol.AuthenticatorTransport{protocol.USB, protocol.NFC, protocol.BLE, protocol.SmartCard, protocol.Hybrid, protocol.Internal}
+
 // putKey seals what is to be kept of a key. The attestation is not: none was asked
 // for, and it may tell devices apart.
 func (fs *Factors) putKey(f *factor, k webauthn.Credential) error {
 	k.Attestation = webauthn.CredentialAttestation{}
+	k.Transport = slices.DeleteFunc(slices.Clone(k.Transport), func(t protocol.AuthenticatorTransport) bool { return !slices.Contains(transports, t) })
+	slices.Sort(k.Transport)
+	k.Transport = slices.Compact(k.Transport)
 	plain, err := json.Marshal(k)
 	if err != nil {
 		return fmt.Errorf("storing a key: %w", err)
@@ -245,6 +253,9 @@ func (fs *Factors) FinishBindKey(ctx context.Context, subject, purpose string, a
 		k, err := fs.keys.CreateCredential(&keyOwner{handle: o.handle}, c.Session, parsed)
 		if err != nil {
 			return refuse(fmt.Errorf("what the browser sent is not good: %s", plainError(err)))
+		}
+		if len(k.PublicKey) > publicKeyMax {
+			return refuse(fmt.Errorf("its public key has %d bytes: want at most %d", len(k.PublicKey), publicKeyMax))
 		}
 		f := factor{
 			Factor:     Factor{ID: rand.Text(), Subject: subject, Kind: Key, Name: c.Name, State: FactorActive, Created: now},

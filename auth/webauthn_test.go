@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -40,6 +41,8 @@ type virtualKey struct {
 	flags  byte
 	origin string
 	rpid   string
+
+	transports []string
 }
 
 func newVirtualKey(t testing.TB) *virtualKey {
@@ -62,8 +65,11 @@ type keyOptions struct {
 		Challenge string
 		Timeout   int
 
-		ExcludeCredentials     []struct{ ID string }
-		AllowCredentials       []struct{ ID string }
+		ExcludeCredentials []struct{ ID string }
+		AllowCredentials   []struct {
+			ID         string
+			Transports []string
+		}
 		UserVerification       string
 		Attestation            string
 		AuthenticatorSelection struct{ ResidentKey, UserVerification string }
@@ -120,6 +126,7 @@ func (k *virtualKey) create(t testing.TB, options []byte) []byte {
 		t.Fatal(err)
 	}
 	return k.answer(map[string]any{
+		"transports":     append(k.transports, "usb", "telepathy", "usb"),
 		"clientDataJSON": b64.EncodeToString(k.clientData("webauthn.create", o.PublicKey.Challenge)), "attestationObject": b64.EncodeToString(object),
 	})
 }
@@ -196,7 +203,7 @@ func TestKeys(t *testing.T) {
 		now := start.Add(time.Hour)
 		options := f.beginKey("acc-1", "login", now)
 		o := readOptions(f.t, options).PublicKey
-		if len(o.AllowCredentials) != 1 || o.AllowCredentials[0].ID != b64.EncodeToString(k.id) || o.RPID != "chat.example" || o.UserVerification != "preferred" {
+		if len(o.AllowCredentials) != 1 || o.AllowCredentials[0].ID != b64.EncodeToString(k.id) || !slices.Equal(o.AllowCredentials[0].Transports, []string{"usb"}) || o.RPID != "chat.example" || o.UserVerification != "preferred" {
 			f.t.Errorf("options %s", options)
 		}
 		k.count = 2
@@ -372,6 +379,11 @@ func TestBindKey(t *testing.T) {
 		evil.origin = "https://evil.example"
 		if err := finish("acc-1", "s", evil.create(f.t, begin("acc-1", "s", false)), start); err == nil || strings.Contains(err.Error(), "Expected") {
 			f.t.Errorf("another page: %v", err)
+		}
+		long := newVirtualKey(f.t)
+		long.id = make([]byte, 1024)
+		if err := finish("acc-1", "s", long.create(f.t, begin("acc-1", "s", false)), start); err == nil {
+			f.t.Error("a key of 1,024 bytes")
 		}
 		f.wantUntold()
 		options := begin("acc-1", "s", true)
