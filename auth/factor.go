@@ -447,8 +447,8 @@ func (fs *Factors) Remove(ctx context.Context, subject, id string, by Act, now t
 }
 
 // Disable suspends an authenticator, such as one that was lost (SP 800-63B-4
-// section 4.3): it is good for nothing until Enable. By must say who did it. One that is disabled
-// stays as it is, without a notice.
+// section 4.3): it is good for nothing until Enable. by must say who did it. One
+// that is disabled stays as it is, without a notice.
 func (fs *Factors) Disable(ctx context.Context, subject, id string, by Act, now time.Time) (Factor, FactorNotice, error) {
 	if by.By == "" || by.By == byThrottle {
 		return Factor{}, FactorNotice{}, fmt.Errorf("disabling an authenticator: by %q: say who does it", by.By)

@@ -9,9 +9,13 @@ import (
 )
 
 // BenchmarkFactors is what an attempt costs: wrong, with an app and without one;
-// and with a key. SQLite does not sync here.
+// and with a key. Neither database syncs here.
 func BenchmarkFactors(b *testing.B) {
-	d := newDatabase(b)
+	b.Run("sqlite", func(b *testing.B) { benchmarkFactors(b, newDatabase(b)) })
+	b.Run("postgres", func(b *testing.B) { benchmarkFactors(b, newPostgres(b)) })
+}
+
+func benchmarkFactors(b *testing.B, d *database) {
 	fs, err := openFactors(b.Context(), d.open(), factorsConfig())
 	if err != nil {
 		b.Fatal(err)
