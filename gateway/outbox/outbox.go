@@ -1,7 +1,9 @@
-// Package outbox delivers the notices of policies.Outbox to webhooks.
+// Package outbox delivers the notices of policies.Outbox: to webhooks by itself,
+// and to whatever else there is a [Channel] for.
 //
-// A [Deliverer] claims notices that are due, sends each through the [Sender] that
-// its To names, and settles what became of it:
+// A [Deliverer] claims notices that are due, sends each through the [Channel] that
+// its Channel names or else the [Sender] that its To names, and settles what became
+// of it. Of webhooks:
 //
 //   - An answer of 2xx: sent.
 //   - 408, 425, 429, 5xx, a redirect, or no answer: tried again after
@@ -17,7 +19,8 @@
 // claimed; one that failed does not hold up those behind it. At most eight
 // receivers are sent to at once. A receiver that failed five times in a row is left
 // alone for a time that grows up to five minutes, and then tried with one notice,
-// so that one that is dead costs the others nothing.
+// so that one that is dead costs the others nothing. A channel is one receiver,
+// whoever its notices are to: its server is. It may be sent several at a time.
 package outbox
 
 import (
@@ -26,6 +29,7 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -50,7 +54,17 @@ type Answer struct {
 	Alive     bool          // the receiver answered, and not because it is broken
 	Uncertain bool          // it may have arrived all the same
 	After     time.Duration // not to be tried again before; 0: not said
+	Withheld  bool          // it is not to be sent, on purpose, and is given up without a complaint
 }
+
+// Channel sends all notices of one channel.
+type Channel struct {
+	Sender Sender
+	Lanes  int // attempts at once, at most [MaxLanes]; 0: 1
+}
+
+// MaxLanes leaves room for other receivers while a channel's server hangs.
+const MaxLanes = maxSending / 2
 
 // Config sets up a [Deliverer].
 type Config struct {
@@ -64,7 +78,7 @@ type Config struct {
 const (
 	pollEvery    = 5 * time.Second
 	lease        = 2 * time.Minute
-	leaseReserve = 20 * time.Second // not sent when less of the lease is left: an attempt and its settling take less
+	leaseReserve = 25 * time.Second // not sent when less of the lease is left: an attempt and its settling take less
 	batch        = 32               // claimed at a time
 	maxHeld      = 256              // claimed and not settled
 	maxQueue     = 32               // of them for one receiver
@@ -83,20 +97,26 @@ type Deliverer struct {
 	kick   chan struct{}
 	slots  chan struct{}
 
-	mu        sync.Mutex // guards all below and the fields of receivers
-	senders   map[string]Sender
-	receivers map[string]*receiver // those with something to send or a circuit that is not closed
+	mu        sync.Mutex            // guards all below and the fields of receivers
+	senders   map[string]Sender     // by To
+	channels  map[string]Channel    // by their name
+	receivers map[address]*receiver // those with something to send or a circuit that is not closed
 	held      int
 	sent      int64
 	givenUp   int64
+	withheld  int64
 }
 
-// receiver is one addressee of notices.
+// address is a receiver's: a channel, or the To of notices that go to a sender of their own.
+type address struct{ channel, to string }
+
+// receiver is one addressee of notices, or the server of a channel.
 type receiver struct {
-	name     string
+	address  address
+	lanes    int // how many goroutines may empty queue
 	queue    []policies.Notice
 	until    []time.Time // when the lease of each in queue ends
-	running  bool        // a goroutine empties queue
+	running  int         // goroutines that empty queue
 	failures int         // in a row
 	opens    time.Time   // left alone until then
 	why      error       // of the latest failure
@@ -110,7 +130,7 @@ func New(c Config) *Deliverer {
 	if c.Poll <= 0 {
 		c.Poll = pollEvery
 	}
-	return &Deliverer{config: c, kick: make(chan struct{}, 1), slots: make(chan struct{}, maxSending), receivers: map[string]*receiver{}}
+	return &Deliverer{config: c, kick: make(chan struct{}, 1), slots: make(chan struct{}, maxSending), receivers: map[address]*receiver{}}
 }
 
 // Use sends from now on through senders, by the To of a notice. A notice to none of
@@ -120,14 +140,29 @@ func New(c Config) *Deliverer {
 func (d *Deliverer) Use(senders map[string]Sender) {
 	d.mu.Lock()
 	d.senders = maps.Clone(senders)
-	for name, r := range d.receivers {
-		r.failures, r.opens = 0, time.Time{} // what was wrong may have been mended
-		if !r.running {
-			delete(d.receivers, name)
-		}
-	}
+	d.mendedLocked()
 	d.mu.Unlock()
 	d.Kick()
+}
+
+// UseChannels sends from now on all notices of each of these channels, by its name,
+// through it, instead of by their To.
+func (d *Deliverer) UseChannels(channels map[string]Channel) {
+	d.mu.Lock()
+	d.channels = maps.Clone(channels)
+	d.mendedLocked()
+	d.mu.Unlock()
+	d.Kick()
+}
+
+// mendedLocked closes all circuits: what was wrong may have been mended.
+func (d *Deliverer) mendedLocked() {
+	for a, r := range d.receivers {
+		r.failures, r.opens = 0, time.Time{}
+		if r.running == 0 {
+			delete(d.receivers, a)
+		}
+	}
 }
 
 // Kick makes Run look for notices at once. Call it when one was put.
@@ -140,16 +175,21 @@ func (d *Deliverer) Kick() {
 
 // Status is how delivery goes, for the gate's health.
 type Status struct {
-	Held    int       `json:"held"`     // claimed and not settled
-	Sent    int64     `json:"sent"`     // since the start, as GivenUp
-	GivenUp int64     `json:"given_up"` //
+	Held    int   `json:"held"`     // claimed and not settled
+	Sent    int64 `json:"sent"`     // since the start, as GivenUp
+	GivenUp int64 `json:"given_up"` //
+
+	// Withheld is those of GivenUp that were not to be sent, on purpose.
+	Withheld int64 `json:"withheld,omitempty"`
+
 	Failing []Failing `json:"failing,omitempty"`
 }
 
 // Failing is a receiver that does not take notices.
 type Failing struct {
-	To       string    `json:"to"`
-	Failures int       `json:"failures"` // in a row
+	To       string    `json:"to"`                // empty: the server of Channel
+	Channel  string    `json:"channel,omitempty"` // empty: To has a sender of its own
+	Failures int       `json:"failures"`          // in a row
 	Until    time.Time `json:"until,omitzero"`
 	Why      string    `json:"why"`
 }
@@ -158,10 +198,10 @@ type Failing struct {
 func (d *Deliverer) Status() Status {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s := Status{Held: d.held, Sent: d.sent, GivenUp: d.givenUp}
+	s := Status{Held: d.held, Sent: d.sent, GivenUp: d.givenUp, Withheld: d.withheld}
 	for _, r := range d.receivers {
 		if r.failures > 0 {
-			s.Failing = append(s.Failing, Failing{r.name, r.failures, r.opens, r.why.Error()})
+			s.Failing = append(s.Failing, Failing{r.address.to, r.address.channel, r.failures, r.opens, r.why.Error()})
 		}
 	}
 	return s
@@ -233,11 +273,13 @@ func (d *Deliverer) claim(ctx, sending context.Context, running *sync.WaitGroup)
 // take queues n, or gives it back where it cannot be sent soon.
 func (d *Deliverer) take(ctx, sending context.Context, n policies.Notice, now time.Time, running *sync.WaitGroup) {
 	d.mu.Lock()
-	r := d.receivers[n.To]
+	at, lanes := d.whereLocked(n)
+	r := d.receivers[at]
 	if r == nil {
-		r = &receiver{name: n.To}
-		d.receivers[n.To] = r
+		r = &receiver{address: at}
+		d.receivers[at] = r
 	}
+	r.lanes = lanes
 	if len(r.queue) >= maxQueue || now.Before(r.opens) {
 		opens := r.opens
 		d.mu.Unlock()
@@ -249,12 +291,30 @@ func (d *Deliverer) take(ctx, sending context.Context, n policies.Notice, now ti
 		return
 	}
 	r.queue, r.until = append(r.queue, n), append(r.until, now.Add(lease))
-	start := !r.running
-	r.running = true
+	start := r.running < min(r.lanes, len(r.queue)+r.running)
+	if start {
+		r.running++
+	}
 	d.mu.Unlock()
 	if start {
 		running.Go(func() { d.empty(ctx, sending, r) })
 	}
+}
+
+// whereLocked says which receiver takes n, and how many attempts at once.
+func (d *Deliverer) whereLocked(n policies.Notice) (address, int) {
+	if c, ok := d.channels[n.Channel]; ok && n.To != "" {
+		return address{channel: n.Channel}, min(max(c.Lanes, 1), MaxLanes)
+	}
+	return address{to: n.To}, 1
+}
+
+// senderLocked sends n; nil: nobody does.
+func (d *Deliverer) senderLocked(n policies.Notice) Sender {
+	if c, ok := d.channels[n.Channel]; ok && n.To != "" {
+		return c.Sender
+	}
+	return d.senders[n.To]
 }
 
 // empty sends what r has, one after the other.
@@ -262,16 +322,16 @@ func (d *Deliverer) empty(ctx, sending context.Context, r *receiver) {
 	for {
 		d.mu.Lock()
 		if len(r.queue) == 0 {
-			r.queue, r.until, r.running = nil, nil, false
-			if r.failures == 0 {
-				delete(d.receivers, r.name)
+			r.queue, r.until = nil, nil
+			if r.running--; r.running == 0 && r.failures == 0 && d.receivers[r.address] == r {
+				delete(d.receivers, r.address)
 			}
 			d.mu.Unlock()
 			return
 		}
 		n, until := r.queue[0], r.until[0]
 		r.queue, r.until = r.queue[1:], r.until[1:]
-		sender, opens := d.senders[n.To], r.opens
+		sender, opens := d.senderLocked(n), r.opens
 		d.mu.Unlock()
 
 		d.slots <- struct{}{} // no longer than the attempts of eight others, which end by themselves
@@ -282,7 +342,7 @@ func (d *Deliverer) empty(ctx, sending context.Context, r *receiver) {
 			d.leave(n, opens, now)
 		default:
 			// Alive: what is not configured has no circuit, and is not kept in mind.
-			answer := Answer{Err: errors.New("no such webhook is configured"), Alive: true}
+			answer := Answer{Err: errors.New("nothing of that name is configured"), Alive: true}
 			switch {
 			case sender != nil:
 				answer = sender.Send(sending, n, now)
@@ -300,17 +360,27 @@ func (d *Deliverer) empty(ctx, sending context.Context, r *receiver) {
 // that was tried: otherwise what waits for a dead receiver would fill the outbox.
 func (d *Deliverer) leave(n policies.Notice, opens, now time.Time) {
 	if now.Sub(n.Created) > policies.GiveUpAfter {
-		d.config.Log.Error("a notice was given up", "to", n.To, "template", n.Template, "message", n.MessageID, "error", "its receiver takes none")
+		d.config.Log.Error("a notice was given up", "to", shown(n), "template", n.Template, "message", n.MessageID, "error", "its receiver takes none")
 		d.keep(n, policies.GivenUp, time.Time{}, now)
 		return
 	}
 	d.keep(n, policies.Pending, opens.Add(rand.N(time.Second)), now)
 }
 
+// shown is a notice's To as logs have it: a mail address without whose it is.
+func shown(n policies.Notice) string {
+	if at := strings.LastIndexByte(n.To, '@'); at >= 0 {
+		return "*" + n.To[at:]
+	}
+	return n.To
+}
+
 // settle notes with r and in the store what became of n.
 func (d *Deliverer) settle(r *receiver, n policies.Notice, a Answer, now time.Time) {
 	state, next := policies.Sent, time.Time{}
 	switch {
+	case a.Withheld:
+		state = policies.GivenUp
 	case a.Err == nil:
 	case a.Final:
 		state = policies.GivenUp
@@ -325,6 +395,8 @@ func (d *Deliverer) settle(r *receiver, n policies.Notice, a Answer, now time.Ti
 	}
 	d.mu.Lock()
 	switch {
+	case a.Withheld: // nobody was asked
+		d.withheld++
 	case a.Err == nil || a.Alive && a.After == 0:
 		r.failures, r.opens = 0, time.Time{}
 	case a.Alive: // it asks to be left alone
@@ -345,8 +417,9 @@ func (d *Deliverer) settle(r *receiver, n policies.Notice, a Answer, now time.Ti
 	}
 	failures := r.failures
 	d.mu.Unlock()
-	log := d.config.Log.With("to", n.To, "template", n.Template, "message", n.MessageID, "attempt", n.Attempts)
+	log := d.config.Log.With("to", shown(n), "template", n.Template, "message", n.MessageID, "attempt", n.Attempts)
 	switch {
+	case a.Withheld:
 	case state == policies.GivenUp:
 		log.Error("a notice was given up", "error", a.Err)
 	case failures == 1 || failures == circuitAfter:
@@ -365,7 +438,7 @@ func (d *Deliverer) keep(n policies.Notice, state policies.NoticeState, next, no
 		err = d.config.Store.Settle(ctx, n.Key, state, next, now)
 	}
 	if err != nil {
-		d.config.Log.Error("what became of a notice was not kept; it may be sent again", "to", n.To, "message", n.MessageID, "state", string(state), "error", err)
+		d.config.Log.Error("what became of a notice was not kept; it may be sent again", "to", shown(n), "message", n.MessageID, "state", string(state), "error", err)
 	}
 	d.mu.Lock()
 	d.held--
