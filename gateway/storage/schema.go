@@ -11,6 +11,7 @@ import (
 	"github.com/pressly/goose/v3"
 
 	"github.com/kidoban/kidoban/auth"
+	"github.com/kidoban/kidoban/gateway/mail"
 	"github.com/kidoban/kidoban/gateway/once"
 	"github.com/kidoban/kidoban/gateway/record"
 	"github.com/kidoban/kidoban/policies"
@@ -44,6 +45,7 @@ var schemas = []schema{
 	{"auth", auth.Migrations},
 	{"policies", policies.Migrations},
 	{"once", once.Migrations},
+	{"mail", mail.Migrations},
 	{"record", record.Migrations},
 	{"storage", migrations},
 }
