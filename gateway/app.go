@@ -19,6 +19,7 @@ import (
 
 	"github.com/kidoban/kidoban/gateway/guard"
 	"github.com/kidoban/kidoban/gateway/limits"
+	"github.com/kidoban/kidoban/gateway/mail"
 	"github.com/kidoban/kidoban/gateway/outbox"
 	"github.com/kidoban/kidoban/gateway/storage"
 	"github.com/kidoban/kidoban/policies"
@@ -56,6 +57,10 @@ type App struct {
 	// Webhooks are told of decisions.
 	Webhooks []Webhook `json:"webhooks,omitempty"`
 
+	// Mail is how letters are sent: to operators of decisions, to people of what
+	// happened to their accounts.
+	Mail *Mail `json:"mail,omitempty"`
+
 	// GeoIP lists MaxMind DB files (country, city or ASN). Without them ASN and
 	// country are unknown, and decisions about them match nobody.
 	GeoIP []string `json:"geoip,omitempty"`
@@ -85,6 +90,7 @@ type App struct {
 	database string                   // the address, with its secrets
 	redis    storage.RedisConfig      // its URL is empty where there is none
 	senders  map[string]outbox.Sender // of webhooks, by name
+	mailer   *mail.Mailer             // nil: no mail is sent
 
 	subscriptions []guard.Subscription
 	limits        []limits.Limit

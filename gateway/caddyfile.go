@@ -38,6 +38,18 @@ func init() {
 //			allow  NETWORK...
 //			allow_plain
 //		}
+//		mail {
+//			server  URL                       # best as {env.NAME} or {file.PATH}
+//			from    "NAME <ADDRESS>"
+//			service NAME
+//			link    URL
+//			ca      FILE
+//			to ADDRESS {
+//				events    EVENT...
+//				language  en | ja
+//				time_zone NAME
+//			}
+//		}
 //		geoip    FILE...
 //		rules    DIR
 //		policies DIR
@@ -94,6 +106,15 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 				return nil, err
 			}
 			app.Webhooks = append(app.Webhooks, w)
+		case "mail":
+			if app.Mail != nil {
+				return nil, d.Err("mail is given twice")
+			}
+			m, err := parseMail(d)
+			if err != nil {
+				return nil, err
+			}
+			app.Mail = m
 		case "geoip":
 			files := d.RemainingArgs()
 			if len(files) == 0 {
@@ -126,7 +147,7 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 			}
 			app.LaxForwarding = true
 		default:
-			return nil, d.Errf("unknown option %q: want node, data_dir, database, redis, record_optional, webhook, geoip, rules, policies, mode, limit or lax_forwarding", d.Val())
+			return nil, d.Errf("unknown option %q: want node, data_dir, database, redis, record_optional, webhook, mail, geoip, rules, policies, mode, limit or lax_forwarding", d.Val())
 		}
 	}
 	value, err := json.Marshal(app)
@@ -209,6 +230,59 @@ func parseWebhook(d *caddyfile.Dispenser) (Webhook, error) {
 		}
 	}
 	return w, nil
+}
+
+func parseMail(d *caddyfile.Dispenser) (*Mail, error) {
+	m := new(Mail)
+	if d.NextArg() {
+		return nil, d.ArgErr()
+	}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		if d.Val() == "to" {
+			to, err := parseMailTo(d)
+			if err != nil {
+				return nil, err
+			}
+			m.To = append(m.To, to)
+			continue
+		}
+		into := map[string]*string{"server": (*string)(&m.Server), "from": &m.From, "service": &m.Service, "link": &m.Link, "ca": &m.CA}[d.Val()]
+		if into == nil {
+			return nil, d.Errf("unknown option %q of mail: want server, from, service, link, ca or to", d.Val())
+		}
+		if err := single(d, into); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+func parseMailTo(d *caddyfile.Dispenser) (MailTo, error) {
+	var to MailTo
+	if !d.AllArgs(&to.Address) {
+		return to, d.ArgErr()
+	}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		switch d.Val() {
+		case "events":
+			events := d.RemainingArgs()
+			if len(events) == 0 {
+				return to, d.ArgErr()
+			}
+			to.Events = append(to.Events, events...)
+		case "language":
+			if err := single(d, &to.Language); err != nil {
+				return to, err
+			}
+		case "time_zone":
+			if err := single(d, &to.TimeZone); err != nil {
+				return to, err
+			}
+		default:
+			return to, d.Errf("unknown option %q of to: want events, language or time_zone", d.Val())
+		}
+	}
+	return to, nil
 }
 
 func parseLimit(d *caddyfile.Dispenser) (Limit, error) {

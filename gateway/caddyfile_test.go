@@ -74,6 +74,10 @@ func TestProvision(t *testing.T) {
 		return fmt.Sprintf("{\n\tadmin off\n\tpersist_config off\n\tkidoban {\n\t\tpolicies testdata\n%s\t}\n%s}\n", kidoban, servers)
 	}
 	limit := func(body string) string { return "\t\tlimit x {\n" + body + "\t\t}\n" }
+	letters := func(server, more string) string {
+		return "\t\tmail {\n\t\t\tserver " + server + "\n\t\t\tfrom \"Chat <security@example.com>\"\n\t\t\tlink https://chat.example.com\n" + more + "\t\t}\n"
+	}
+	smtp := "smtp://gate:" + key + "@mail.example.com"
 	trusting := "\tservers {\n\t\ttrusted_proxies static private_ranges\n\t}\n"
 	strict := "\tservers {\n\t\ttrusted_proxies static private_ranges\n\t\ttrusted_proxies_strict\n\t}\n"
 	for _, test := range []struct {
@@ -96,6 +100,20 @@ func TestProvision(t *testing.T) {
 		{"two limits of one name", global(strings.Repeat(limit("\t\t\tkey address\n\t\t\trate 5/1s\n"), 2), "") + site(handler), `the name "x" is taken already`},
 		{"too many limits", global(strings.Repeat(limit("\t\t\tkey address\n\t\t\trate 5/1s\n"), 9), "") + site(handler), "9 given, want at most 8"},
 		{"a login body too large to keep", global("", "") + site("\tkidoban {\n\t\tbackend lax\n\t\tmax_login_body 1048577\n\t}\n"), "max_login_body 1048577"},
+
+		{"mail", global(letters(smtp, "\t\t\tto a@example.com\n\t\t\tto b@例え.jp {\n\t\t\t\tevents decision.lifted\n\t\t\t\tlanguage en\n\t\t\t\ttime_zone Asia/Tokyo\n\t\t\t}\n"), "") + site(handler), ""},
+		{"mail twice", global(letters(smtp, "")+letters(smtp, ""), "") + site(handler), "twice"},
+		{"mail without anything", global("\t\tmail {\n\t\t}\n", "") + site(handler), "mail: server:"},
+		{"mail in the clear", global(letters("smtp+plain://gate:"+key+"@mail.example.com", ""), "") + site(handler), "mail: server: smtp+plain sends in the clear"},
+		{"a mail server in an environment that lacks it", global(letters("{env.KIDOBAN_NO_SUCH_KEY}", ""), "") + site(handler), "KIDOBAN_NO_SUCH_KEY"},
+		{"an authority that is not there", global(letters(smtp, "\t\t\tca /nowhere.pem\n"), "") + site(handler), "mail: ca:"},
+		{"an authority that is none", global(letters(smtp, "\t\t\tca "+short+"\n"), "") + site(handler), "has no certificate in PEM"},
+		{"mail to nobody", global(letters(smtp, "\t\t\tto nobody\n"), "") + site(handler), `to "nobody"`},
+		{"mail to one twice", global(letters(smtp, "\t\t\tto a@example.com\n\t\t\tto a@EXAMPLE.com\n"), "") + site(handler), "twice"},
+		{"mail of an event that is none", global(letters(smtp, "\t\t\tto a@example.com {\n\t\t\t\tevents decision.made\n\t\t\t}\n"), "") + site(handler), `unknown event "decision.made"`},
+		{"mail in a language that is not written", global(letters(smtp, "\t\t\tto a@example.com {\n\t\t\t\tlanguage fr\n\t\t\t}\n"), "") + site(handler), `unknown language "fr"`},
+		{"mail in a time zone that is none", global(letters(smtp, "\t\t\tto a@example.com {\n\t\t\t\ttime_zone Mars\n\t\t\t}\n"), "") + site(handler), `unknown time zone "Mars"`},
+		{"mail with an option that is none", global(letters(smtp, "\t\t\tcopy x\n"), "") + site(handler), `unknown option "copy" of mail`},
 
 		{"a backend said twice", global("", "") + site("\tkidoban {\n\t\tbackend lax\n\t\tbackend chatcore\n\t}\n"), "twice"},
 		{"a data directory said twice", global("\t\tdata_dir /a\n\t\tdata_dir /b\n", "") + site(handler), "twice"},

@@ -13,6 +13,8 @@ import (
 
 	"github.com/kidoban/kidoban/gateway/geo"
 	"github.com/kidoban/kidoban/gateway/guard"
+	"github.com/kidoban/kidoban/gateway/mail"
+	"github.com/kidoban/kidoban/gateway/outbox"
 	"github.com/kidoban/kidoban/gateway/watch"
 	"github.com/kidoban/kidoban/policies"
 	"github.com/kidoban/kidoban/rules"
@@ -127,6 +129,7 @@ func (rt *runtime) applyLocked(a *App) {
 	rt.core.RecordOptional.Store(a.RecordOptional)
 	rt.core.Subscribe(a.subscriptions)
 	rt.hooks.Use(a.senders)
+	rt.hooks.UseChannels(rt.channels(a))
 	var paths []string
 	if a.Rules != "" {
 		paths = append(paths, a.Rules)
@@ -147,6 +150,19 @@ func (rt *runtime) applyLocked(a *App) {
 	ctx, stop := context.WithCancel(context.Background())
 	rt.files.stop = stop
 	rt.watchers.Go(func() { _ = watcher.Run(ctx) }) // it ends with ctx
+}
+
+// channels are what sends notices other than webhooks do.
+func (rt *runtime) channels(a *App) map[string]outbox.Channel {
+	if a.mailer == nil {
+		return nil
+	}
+	letters, err := mail.NewLimited(a.mailer, rt.core.Outbox, rt.db.SQL(), rt.db.Dialect())
+	if err != nil { // the dialect is one of ours
+		a.logger.Error("mail cannot be sent", zap.Error(err))
+		return nil
+	}
+	return map[string]outbox.Channel{mail.Channel: {Sender: letters, Lanes: mailLanes}}
 }
 
 // unwatchLocked stops the watcher. It may be waiting for the lock to read files, so

@@ -29,7 +29,11 @@ func (rt *runtime) parts(ctx context.Context) []api.PartHealth {
 	}
 	hooks := api.PartHealth{Name: "outbox", Status: api.OK}
 	for _, f := range rt.hooks.Status().Failing {
-		hooks.Status, hooks.Detail = api.Degraded, "webhook "+f.To+" does not take notices: "+f.Why
+		who := "webhook " + f.To
+		if f.Channel != "" {
+			who = "the server for " + f.Channel
+		}
+		hooks.Status, hooks.Detail = api.Degraded, who+" does not take notices: "+f.Why
 	}
 	keys := api.PartHealth{Name: "keys", Status: api.OK}
 	memory := api.PartHealth{Name: "detectors", Status: api.OK}

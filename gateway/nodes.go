@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"cmp"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -9,10 +10,12 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/kidoban/kidoban/gateway/guard"
+	"github.com/kidoban/kidoban/gateway/mail"
 	"github.com/kidoban/kidoban/gateway/outbox"
 	"github.com/kidoban/kidoban/gateway/storage"
 )
@@ -36,6 +39,39 @@ type Webhook struct {
 	// AllowPlain allows http.
 	AllowPlain bool `json:"allow_plain,omitempty"`
 }
+
+// Mail is how letters are sent.
+type Mail struct {
+	// Server is smtp://[USER:PASSWORD@]HOST[:587], with STARTTLS, smtps://...[:465], or
+	// smtp+plain://...[:25] on this machine. Best written as {env.SMTP_URL}.
+	Server Secret `json:"server"`
+	// From is the sender: "NAME <ADDRESS>".
+	From string `json:"from"`
+	// Service is what letters call the service. Default: the name of From.
+	Service string `json:"service,omitempty"`
+	// Link is the address of the service, such as https://chat.example.com.
+	Link string `json:"link"`
+	// CA is a PEM file with the authorities that sign the server's certificate;
+	// default: those of the system.
+	CA string `json:"ca,omitempty"`
+	// To lists operators who are told of decisions, as webhooks are.
+	To []MailTo `json:"to,omitempty"`
+}
+
+// MailTo is an operator who is told of decisions.
+type MailTo struct {
+	// Address is where to.
+	Address string `json:"address"`
+	// Events are those of a webhook; empty: all.
+	Events []string `json:"events,omitempty"`
+	// Language is en or ja. Default: en.
+	Language string `json:"language,omitempty"`
+	// TimeZone is the one of the times in letters, such as Asia/Tokyo. Default: UTC.
+	TimeZone string `json:"time_zone,omitempty"`
+}
+
+// mailLanes is how many letters are handed in at once.
+const mailLanes = 4
 
 // Redis says which server nodes share.
 type Redis struct {
@@ -95,6 +131,64 @@ func (a *App) provisionNode() error {
 			return fmt.Errorf("webhook %s: %w", w.Name, err)
 		}
 	}
+	if a.Mail != nil {
+		if err := a.provisionMail(resolve); err != nil {
+			return fmt.Errorf("mail: %w", err)
+		}
+	}
+	return nil
+}
+
+func (a *App) provisionMail(resolve func(string, Secret) (string, error)) (err error) {
+	config := mail.Config{From: a.Mail.From, Service: a.Mail.Service, Link: a.Mail.Link}
+	if config.Server, err = resolve("server", a.Mail.Server); err != nil {
+		return err
+	}
+	if a.Mail.CA != "" {
+		pem, err := os.ReadFile(a.Mail.CA)
+		if err != nil {
+			return fmt.Errorf("ca: %w", err)
+		}
+		config.Roots = x509.NewCertPool()
+		if !config.Roots.AppendCertsFromPEM(pem) {
+			return fmt.Errorf("ca %s: has no certificate in PEM", a.Mail.CA)
+		}
+	}
+	if a.mailer, err = mail.New(config); err != nil {
+		return err
+	}
+	taken := make(map[string]bool)
+	for _, to := range a.Mail.To {
+		address, err := mail.ParseAddress(to.Address)
+		switch {
+		case err != nil:
+			return fmt.Errorf("to %.80q: %w", to.Address, err)
+		case taken[address.String()]:
+			return fmt.Errorf("to %s is given twice: write its events in one block", address)
+		case to.Language != "" && !slices.Contains(mail.Languages, to.Language):
+			return fmt.Errorf("to %s: unknown language %.20q: want %s", address, to.Language, strings.Join(mail.Languages, " or "))
+		}
+		if _, err := time.LoadLocation(to.TimeZone); err != nil || to.TimeZone == "Local" {
+			return fmt.Errorf("to %s: unknown time zone %.40q: want one such as Asia/Tokyo", address, to.TimeZone)
+		}
+		if err := checkEvents(to.Events); err != nil {
+			return fmt.Errorf("to %s: %w", address, err)
+		}
+		taken[address.String()] = true
+		a.subscriptions = append(a.subscriptions, guard.Subscription{
+			Channel: mail.Channel, To: address.String(), Types: to.Events, Language: to.Language, TimeZone: to.TimeZone,
+		})
+	}
+	return nil
+}
+
+// checkEvents says which of the events there is not.
+func checkEvents(events []string) error {
+	for _, event := range events {
+		if !slices.Contains(guard.NoticeTypes(), event) {
+			return fmt.Errorf("unknown event %q: want one of %s", event, strings.Join(guard.NoticeTypes(), ", "))
+		}
+	}
 	return nil
 }
 
@@ -140,10 +234,8 @@ func (a *App) provisionWebhook(w Webhook, resolve func(string, Secret) (string, 
 		}
 		config.Allow = append(config.Allow, prefix)
 	}
-	for _, event := range w.Events {
-		if !slices.Contains(guard.NoticeTypes(), event) {
-			return fmt.Errorf("unknown event %q: want one of %s", event, strings.Join(guard.NoticeTypes(), ", "))
-		}
+	if err := checkEvents(w.Events); err != nil {
+		return err
 	}
 	sender, err := outbox.NewWebhook(config)
 	if err != nil {

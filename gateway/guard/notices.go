@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -9,11 +10,14 @@ import (
 
 // Subscription is a receiver that is told of decisions.
 type Subscription struct {
-	To    string   // its name
-	Types []string // of [NoticeTypes]; empty: all
+	Channel  string   // empty: webhook
+	To       string   // its name there
+	Types    []string // of [NoticeTypes]; empty: all
+	Language string   // what it is told in, where words are written; empty: the channel's default
+	TimeZone string   // of the times it is told; IANA, empty: UTC
 }
 
-// webhookChannel is the channel of notices to subscriptions.
+// webhookChannel is the channel of notices to subscriptions that name none.
 const webhookChannel = "webhook"
 
 // NoticeTypes are the types of notices that there are.
@@ -42,7 +46,14 @@ func (c *Core) announce(change policies.Change, d policies.Decision) []policies.
 		if len(s.Types) > 0 && !slices.Contains(s.Types, kind) {
 			continue
 		}
-		notices = append(notices, policies.Notice{Channel: webhookChannel, To: s.To, Template: kind, Values: noticeValues(d)})
+		values := noticeValues(d)
+		if s.Language != "" {
+			values["language"] = s.Language
+		}
+		if s.TimeZone != "" {
+			values["time_zone"] = s.TimeZone
+		}
+		notices = append(notices, policies.Notice{Channel: cmp.Or(s.Channel, webhookChannel), To: s.To, Template: kind, Values: values})
 	}
 	return notices
 }
