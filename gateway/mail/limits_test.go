@@ -282,6 +282,7 @@ func TestMailBombing(t *testing.T) {
 		a.put("other", "device.new", "ann@example.com", "en")
 		most := mail.Most("confirmation.code")
 		a.until("delivery", func(s map[policies.NoticeState]int) bool {
+			c.add(100 * time.Millisecond) // what found a queue full comes again
 			return s[policies.Sent] == most+2 && s[policies.GivenUp] == many-most && s[policies.Pending] == 1
 		})
 		if got := a.deliver.Status().Withheld + b.deliver.Status().Withheld; got != int64(many-most) {
@@ -292,7 +293,10 @@ func TestMailBombing(t *testing.T) {
 		}
 		c.add(time.Hour + 2*time.Minute)
 		a.put("later", "confirmation.code", "ann@example.com", "ja")
-		a.until("the digest", sent(most+4))
+		a.until("the digest", func(s map[policies.NoticeState]int) bool {
+			c.add(100 * time.Millisecond)
+			return s[policies.Sent] == most+4
+		})
 		codes, digests := 0, 0
 		for _, l := range in.list() {
 			if !strings.EqualFold(l.to, "ann@example.com") {
