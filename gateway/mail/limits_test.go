@@ -339,5 +339,8 @@ func TestFailuresLeaveTheLimit(t *testing.T) {
 			n.deliver.Kick()
 			return s[policies.Sent] == 1
 		})
+		if letters := in.list(); len(letters) != 1 || parsed(t, letters[0].raw).header.Get("X-Kidoban-Notice") != "enrolment.link" || n.deliver.Status().Withheld > 0 {
+			t.Errorf("%d letters, %d withheld; want the one that was put", len(letters), n.deliver.Status().Withheld)
+		}
 	})
 }
