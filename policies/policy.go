@@ -20,6 +20,7 @@ type Policy struct {
 	Sessions SessionPolicy `json:"sessions"`
 	Attempts AttemptPolicy `json:"attempts"`
 	Delay    time.Duration `json:"delay_ns"` // how long an answer is held back where a rule says delay
+	Factors  FactorPolicy  `json:"factors"`
 }
 
 // SessionPolicy is how long a session of ours lasts.
@@ -85,7 +86,8 @@ func (p *Policy) read(file string, data []byte) error {
 					"device":  func(n *yaml.Node) { d.allowance(n, "device", &p.Attempts.Device) },
 				})
 			},
-			"delay": func(n *yaml.Node) { p.Delay = d.duration(n, "delay", 0, 10*time.Second) },
+			"delay":   func(n *yaml.Node) { p.Delay = d.duration(n, "delay", 0, 10*time.Second) },
+			"factors": func(n *yaml.Node) { p.Factors.read(d, n) },
 		})
 	})
 }

@@ -1,6 +1,7 @@
 package policies_test
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -22,10 +23,10 @@ func TestPolicy(t *testing.T) {
 	}
 	want := shipped
 	want.Attempts.Name.Burst = 5
-	if own != want {
+	if !reflect.DeepEqual(own, want) {
 		t.Errorf("LoadPolicy = %+v, want the shipped one with a burst of 5", own)
 	}
-	if got, err := policies.LoadPolicy(fstest.MapFS{}); err != nil || got != shipped {
+	if got, err := policies.LoadPolicy(fstest.MapFS{}); err != nil || !reflect.DeepEqual(got, shipped) {
 		t.Errorf("without a file: %+v, %v, want the shipped one", got, err)
 	}
 }
