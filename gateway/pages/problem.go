@@ -1,0 +1,81 @@
+package pages
+
+import "time"
+
+// Kind is what a page or a problem document is about.
+type Kind string
+
+const (
+	Refused      Kind = "refused"
+	StepUp       Kind = "step-up"
+	Limited      Kind = "limited"
+	Unavailable  Kind = "unavailable"
+	SessionEnded Kind = "session-ended"
+	TooEarly     Kind = "too-early"
+	BadRequest   Kind = "bad-request"
+)
+
+// Words are what one kind says in one language.
+type Words struct {
+	Title  string
+	Detail string
+	Next   string // what the person can do
+}
+
+var words = map[Kind]map[string]Words{
+	Refused: {
+		"en": {"This request was not let through", "To protect accounts of this service, this request was stopped before it reached the service.", "If you are a user of this service, please tell your administrator the reference code below."},
+		"ja": {"このリクエストはお通しできませんでした", "サービスのアカウントを守るため、このリクエストはサービスに届く前に止められました。", "ご利用者の方は、下の参照番号を管理者にお伝えください。"},
+	},
+	StepUp: {
+		"en": {"We need to be sure that it is you", "To protect your account, signing in from here needs more proof at the moment, because this device is not known to us yet.", "Please sign in from a device that you have used before, or tell your administrator the reference code below."},
+		"ja": {"ご本人の確認が必要です", "この端末はまだ確認されていません。アカウントを守るため、現在ここからのログインには追加の確認が必要です。", "以前に使ったことのある端末からログインするか、下の参照番号を管理者にお伝えください。"},
+	},
+	Limited: {
+		"en": {"Too many attempts", "There were too many attempts in a short time.", "Please wait a little and try again."},
+		"ja": {"試行回数が多すぎます", "短い時間に多くの試行がありました。", "しばらく待ってから、もう一度お試しください。"},
+	},
+	Unavailable: {
+		"en": {"Signing in is not possible at the moment", "A part of the service that keeps sessions safe cannot be reached.", "Please try again in a moment. Who is signed in already can go on working."},
+		"ja": {"現在ログインできません", "セッションを安全に保つための機能に接続できません。", "しばらくしてからもう一度お試しください。すでにログイン中の方はそのままご利用いただけます。"},
+	},
+	SessionEnded: {
+		"en": {"You have been signed out", "This session has ended.", "Please sign in again."},
+		"ja": {"ログアウトしました", "このセッションは終了しました。", "もう一度ログインしてください。"},
+	},
+	TooEarly: {
+		"en": {"Please repeat the request", "The request came before the connection was fully secured.", "Your browser repeats it by itself."},
+		"ja": {"もう一度送信してください", "安全な接続が確立する前にリクエストが届きました。", "ブラウザーが自動的に再送します。"},
+	},
+	BadRequest: {
+		"en": {"This request could not be read", "The form was too large, or written in a way that can be read in more than one sense.", "Please go back and try again."},
+		"ja": {"リクエストを読み取れませんでした", "送信内容が大きすぎるか、複数の意味に読める形式でした。", "前のページに戻って、もう一度お試しください。"},
+	},
+}
+
+// Text returns what kind says in lang ("ja" or "en").
+func Text(kind Kind, lang string) Words { return words[kind][lang] }
+
+// Page says that a request was not let through.
+type Page struct {
+	Kind       Kind
+	Language   string
+	Reference  string
+	RetryAfter time.Duration
+}
+
+func (p Page) screen() screen {
+	return screen{template: "problem", title: "problem." + string(p.Kind) + ".title"}
+}
+
+// problemWords are those of all kinds.
+func problemWords() map[string]phrase {
+	all := make(map[string]phrase, 3*len(words))
+	for kind, said := range words {
+		en, ja := said["en"], said["ja"]
+		all["problem."+string(kind)+".title"] = phrase{en.Title, ja.Title}
+		all["problem."+string(kind)+".detail"] = phrase{en.Detail, ja.Detail}
+		all["problem."+string(kind)+".next"] = phrase{en.Next, ja.Next}
+	}
+	return all
+}
