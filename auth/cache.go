@@ -3,6 +3,7 @@ package auth
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -29,7 +30,7 @@ type sessionCache struct {
 	changes atomic.Uint64 // calls that told of changes; written under mu
 	lost    atomic.Uint64 // sessions evicted and changes not kept; written under mu
 
-	mu   sync.Mutex // serializes writers; guards ring, hand, and version and at of each entry
+	mu   sync.Mutex // serializes writers; guards ring, hand, and at of each entry
 	ring []*cachedSession
 	hand int
 	max  int
@@ -41,11 +42,9 @@ type sessionCache struct {
 }
 
 type cachedSession struct {
-	session atomic.Pointer[Session]
-	token   tokenHash
-	version int64
-	at      int         // in the ring
-	used    atomic.Bool // since the clock's hand passed
+	record atomic.Pointer[record]
+	at     int         // in the ring
+	used   atomic.Bool // since the clock's hand passed
 }
 
 func newSessionCache(size int) *sessionCache {
@@ -74,11 +73,11 @@ func (c *sessionCache) holder(key cacheKey, kind string, h CredentialHash) *Sess
 	if e == nil {
 		return nil
 	}
-	s := e.session.Load()
-	if s.find(kind, h) < 0 {
+	r := e.record.Load()
+	if r.find(kind, h) < 0 {
 		return nil
 	}
-	return s
+	return &r.Session
 }
 
 // apply takes over what one committed change wrote. Versions keep a change that
@@ -113,54 +112,60 @@ func (c *sessionCache) loaded(r record, changes uint64) {
 }
 
 func (c *sessionCache) putLocked(r record) {
-	next := new(Session)
-	*next = r.Session
 	id := keyOfID(r.ID)
 	e := c.getLocked(id)
 	if e == nil {
-		e = &cachedSession{token: r.token, version: r.version}
-		e.used.Store(next.Ended.IsZero())
-		e.session.Store(next)
+		e = new(cachedSession)
+		e.used.Store(r.Ended.IsZero())
+		e.record.Store(&r)
 		c.makeRoomLocked()
 		e.at = len(c.ring)
 		c.ring = append(c.ring, e)
-		c.setLocked(id, e)
-		c.setLocked(keyOf(r.token[:]), e)
-		for _, cr := range next.Credentials {
-			c.setLocked(keyOf(cr.Hash[:]), e)
+		for key := range r.keys {
+			c.setLocked(key, e)
 		}
 		return
 	}
-	if r.version <= e.version {
-		// Another node's use of the session may be later than ours.
-		for old := e.session.Load(); r.Seen.After(old.Seen); old = e.session.Load() {
-			later := *old
-			later.Seen = r.Seen
-			if e.session.CompareAndSwap(old, &later) {
-				break
+	// Touch may move Seen at the same time.
+	for {
+		old := e.record.Load()
+		next := r
+		if r.version <= old.version {
+			// Another node's use of the session may be later than ours.
+			if !r.Seen.After(old.Seen) {
+				return
+			}
+			next = *old
+			next.Seen, next.Rested = r.Seen, max(old.Rested, r.Rested)
+		} else if old.Seen.After(r.Seen) { // what Touch knows is later
+			next.rest(old.Seen)
+			next.Seen = old.Seen
+		}
+		if !e.record.CompareAndSwap(old, &next) {
+			continue
+		}
+		for key := range next.keys {
+			c.setLocked(key, e)
+		}
+		kept := slices.Collect(next.keys)
+		for key := range old.keys {
+			if !slices.Contains(kept, key) {
+				c.removeLocked(key, e)
 			}
 		}
 		return
 	}
-	e.version = r.version
-	var old *Session
-	for {
-		// Touch may move Seen at the same time, and what it knows is later.
-		old = e.session.Load()
-		if old.Seen.After(next.Seen) {
-			next.Seen = old.Seen
-		}
-		if e.session.CompareAndSwap(old, next) {
-			break
-		}
+}
+
+// keys is what r is found by.
+func (r *record) keys(yield func(cacheKey) bool) {
+	if !yield(keyOfID(r.ID)) || !yield(keyOf(r.token[:])) || r.previous != nil && !yield(keyOf(r.previous.token[:])) {
+		return
 	}
-	for _, cr := range old.Credentials {
-		if next.find(cr.Kind, cr.Hash) < 0 {
-			c.removeLocked(keyOf(cr.Hash[:]), e)
+	for i := range r.Credentials {
+		if !yield(keyOf(r.Credentials[i].Hash[:])) {
+			return
 		}
-	}
-	for _, cr := range next.Credentials {
-		c.setLocked(keyOf(cr.Hash[:]), e)
 	}
 }
 
@@ -177,11 +182,8 @@ func (c *sessionCache) makeRoomLocked() {
 
 func (c *sessionCache) evictLocked(e *cachedSession) {
 	c.lost.Add(1)
-	s := e.session.Load()
-	c.removeLocked(keyOfID(s.ID), e)
-	c.removeLocked(keyOf(e.token[:]), e)
-	for _, cr := range s.Credentials {
-		c.removeLocked(keyOf(cr.Hash[:]), e)
+	for key := range e.record.Load().keys {
+		c.removeLocked(key, e)
 	}
 	last := len(c.ring) - 1
 	c.ring[e.at], c.ring[last] = c.ring[last], nil
@@ -206,7 +208,7 @@ func (c *sessionCache) behind(changes []changed) map[string]bool {
 		switch e := c.getLocked(keyOfID(ch.id)); {
 		case e == nil:
 			c.lost.Add(1)
-		case e.version < ch.version:
+		case e.record.Load().version < ch.version:
 			older[ch.id] = true
 		}
 	}
@@ -243,7 +245,7 @@ func (c *sessionCache) dropWhere(match func(*Session) bool) {
 	c.changes.Add(1)
 	c.lost.Add(1)
 	for i := len(c.ring) - 1; i >= 0; i-- {
-		if match(c.ring[i].session.Load()) {
+		if match(&c.ring[i].record.Load().Session) {
 			c.evictLocked(c.ring[i])
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -64,7 +65,7 @@ func (p *SessionProbe) sessionByCredential(ctx context.Context, kind string, h C
 	return p.SessionStore.sessionByCredential(ctx, kind, h)
 }
 
-func (p *SessionProbe) updateSession(ctx context.Context, id string, a act, change func(*Session) error) (record, error) {
+func (p *SessionProbe) updateSession(ctx context.Context, id string, a act, change func(*record) error) (record, error) {
 	if err := p.failure(); err != nil {
 		return record{}, err
 	}
@@ -121,13 +122,10 @@ func (ss *Sessions) CheckCache() error {
 	}
 	for i := range c.shards {
 		for key, e := range c.shards[i].index {
-			s := e.session.Load()
-			ok := key == keyOfID(s.ID) || key == keyOf(e.token[:])
-			for _, cr := range s.Credentials {
-				ok = ok || key == keyOf(cr.Hash[:])
-			}
+			r := e.record.Load()
+			ok := slices.Contains(slices.Collect(r.keys), key)
 			if !ok || !in[e] {
-				return fmt.Errorf("key %x leads to session %s, in memory: %v, has it: %v", key, s.ID, in[e], ok)
+				return fmt.Errorf("key %x leads to session %s, in memory: %v, has it: %v", key, r.ID, in[e], ok)
 			}
 		}
 	}

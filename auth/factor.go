@@ -164,6 +164,8 @@ type FactorStore interface {
 	// it made of it, unless change returns an error. With take it also removes the
 	// challenge of that hash, whosever it is, and passes it along. An entry that the
 	// act carries is stored with the change unless that says that nothing happened.
+	// A hold that the act approves is approved with it; it is ErrHoldOver, and change
+	// is not called, unless that waits and is the account's.
 	updateFactors(ctx context.Context, subject string, take *[32]byte, a act, change func(*owned) error) error
 	// factorsOf is the account's authenticators, the oldest first.
 	factorsOf(ctx context.Context, subject string) ([]factor, error)
@@ -200,9 +202,10 @@ type owned struct {
 
 	put     *challenge
 	notices []FactorNotice
-	needed  bool // the handle was asked for
-	idle    bool // nothing happened that an entry of the record may stand for
-	attempt bool // it costs at least one UPDATE
+	kind    FactorKind // of what was accepted or bound: it approves a held login
+	needed  bool       // the handle was asked for
+	idle    bool       // nothing happened that an entry of the record may stand for
+	attempt bool       // it costs at least one UPDATE
 }
 
 // challenge is what a key is asked to sign.

@@ -43,6 +43,10 @@ func (m *MemoryStore) subjectOfKey(_ context.Context, credential [32]byte) (stri
 func (m *MemoryStore) updateFactors(_ context.Context, subject string, take *[32]byte, a act, change func(*owned) error) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	approved, err := m.toApproveLocked(a, subject)
+	if err != nil {
+		return err
+	}
 	fm := &m.factors
 	before := fm.factors[subject]
 	o := &owned{handle: fm.handles[subject], factors: slices.Clone(before)}
@@ -95,6 +99,10 @@ func (m *MemoryStore) updateFactors(_ context.Context, subject string, take *[32
 	}
 	if !o.idle {
 		m.actedLocked(a)
+		if approved != nil {
+			approved.approve(a.approve, o.kind, a.at)
+			m.writeHoldLocked(*approved, nil)
+		}
 	}
 	m.wroteLocked()
 	return nil

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// FactorNoticeKind is what happened to an authenticator.
+// FactorNoticeKind is what happened to an authenticator or a held login.
 type FactorNoticeKind string
 
 const (
@@ -21,6 +21,9 @@ const (
 	FactorCloned        FactorNoticeKind = "cloned"          // a key whose counter went back: there may be two
 	RecoveryCodeUsed    FactorNoticeKind = "recovery_used"   // one of them
 	RecoveryCodesVoided FactorNoticeKind = "recovery_voided" // by new ones
+
+	HoldUnanswered FactorNoticeKind = "unanswered" // somebody had the right password and gave no factor
+	HoldWasDenied  FactorNoticeKind = "denied"     // the same, and their login was denied
 )
 
 // FactorNotice is what the owner of an account is to be told (SP 800-63B-4 sections
@@ -32,11 +35,14 @@ type FactorNotice struct {
 	ID         string           `json:"id"` // also the same for each delivery: for an outbox that takes an intent once
 	Kind       FactorNoticeKind `json:"kind"`
 	Subject    string           `json:"subject"`
-	Factor     string           `json:"factor"` // its id
+	Factor     string           `json:"factor"` // its id, or that of the held login
 	FactorKind FactorKind       `json:"factor_kind"`
 	Name       string           `json:"name"`         // of the authenticator, before the change
 	By         string           `json:"by,omitempty"` // for people
 	At         time.Time        `json:"at"`
+	Client     string           `json:"client,omitempty"` // of a held login, as the next two
+	Country    string           `json:"country,omitempty"`
+	Source     string           `json:"source,omitempty"`
 }
 
 // Untold is the notices that nobody reported as told, the oldest first, at most

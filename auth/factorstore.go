@@ -59,6 +59,10 @@ func (s *SQLStore) subjectOfKey(ctx context.Context, credential [32]byte) (subje
 
 func (s *SQLStore) updateFactors(ctx context.Context, subject string, take *[32]byte, a act, change func(*owned) error) error {
 	err := s.in(ctx, func(ctx context.Context, tx *transaction) error {
+		approved, err := toApprove(ctx, tx, a, subject)
+		if err != nil {
+			return err
+		}
 		o, err := readOwned(ctx, tx, subject, take)
 		if err != nil {
 			return err
@@ -70,6 +74,12 @@ func (s *SQLStore) updateFactors(ctx context.Context, subject string, take *[32]
 		if !o.idle {
 			if err := acted(ctx, tx, a); err != nil {
 				return err
+			}
+			if approved != nil {
+				approved.approve(a.approve, o.kind, a.at)
+				if err := writeHold(ctx, tx, approved, nil); err != nil {
+					return err
+				}
 			}
 		}
 		if o.needed {
@@ -84,16 +94,22 @@ func (s *SQLStore) updateFactors(ctx context.Context, subject string, take *[32]
 		if err := putChallenge(ctx, tx, o.put); err != nil {
 			return err
 		}
-		for _, n := range o.notices {
-			if _, err := tx.ExecContext(ctx, `INSERT INTO auth_factor_notices (id, at, subject, kind, factor, factor_kind, name, by_whom) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-				n.ID, toMicro(n.At), n.Subject, string(n.Kind), n.Factor, string(n.FactorKind), n.Name, n.By); err != nil {
-				return err
-			}
-		}
-		return nil
+		return putNotices(ctx, tx, o.notices)
 	})
 	if err != nil {
 		return fmt.Errorf("changing authenticators: %w", err)
+	}
+	return nil
+}
+
+const noticeColumns = `id, at, subject, kind, factor, factor_kind, name, by_whom, client, country, source`
+
+func putNotices(ctx context.Context, tx *transaction, notices []FactorNotice) error {
+	for _, n := range notices {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO auth_factor_notices (`+noticeColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			n.ID, toMicro(n.At), n.Subject, string(n.Kind), n.Factor, string(n.FactorKind), n.Name, n.By, n.Client, n.Country, n.Source); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -238,7 +254,7 @@ func (s *SQLStore) forgetFactors(ctx context.Context, now time.Time, limit int) 
 func (s *SQLStore) untold(ctx context.Context, limit int) ([]FactorNotice, error) {
 	ctx, cancel := asking(ctx)
 	defer cancel()
-	rows, err := s.reads.QueryContext(ctx, `SELECT id, at, subject, kind, factor, factor_kind, name, by_whom FROM auth_factor_notices ORDER BY at, id LIMIT ?`, limit)
+	rows, err := s.reads.QueryContext(ctx, `SELECT `+noticeColumns+` FROM auth_factor_notices ORDER BY at, id LIMIT ?`, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -248,7 +264,8 @@ func (s *SQLStore) untold(ctx context.Context, limit int) ([]FactorNotice, error
 			n  FactorNotice
 			at int64
 		)
-		if err := rows.Scan(&n.ID, &at, &n.Subject, &n.Kind, &n.Factor, &n.FactorKind, &n.Name, &n.By); err != nil {
+		if err := rows.Scan(&n.ID, &at, &n.Subject, &n.Kind, &n.Factor, &n.FactorKind, &n.Name, &n.By,
+			&n.Client, &n.Country, &n.Source); err != nil {
 			return err
 		}
 		n.At = fromMicro(at)

@@ -105,10 +105,13 @@ func (s *SQLStore) changedPeople(ctx context.Context, revision int64, limit int)
 	return all, nil
 }
 
-// act is the entry of the record that announced a change, if one did.
+// act is what goes with a change: the entry of the record that announced it, if one
+// did, and what it does with a held login.
 type act struct {
-	entry string
-	at    time.Time
+	entry   string
+	at      time.Time
+	approve *Approval
+	release string
 }
 
 // acted writes with a change that its act happened.

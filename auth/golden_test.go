@@ -102,10 +102,10 @@ func TestSessionHasNoOtherFields(t *testing.T) {
 		v    any
 		want string
 	}{
-		{auth.Session{}, "ID Kind Subject Organization Device AAL Created Seen Expires Source Credentials Ended EndedBy"},
+		{auth.Session{}, "ID Kind Subject Organization Device Client AAL Verified Factor Rested Created Seen Expires Source Country Credentials Ended EndedBy"},
 		{auth.Credential{}, "Kind Hash Since RetiredAt"},
 		{auth.Factor{}, "ID Subject Kind Name State Created Used Failures NextAttempt CodesLeft Disabled DisabledBy"},
-		{auth.FactorNotice{}, "ID Kind Subject Factor FactorKind Name By At"},
+		{auth.FactorNotice{}, "ID Kind Subject Factor FactorKind Name By At Client Country Source"},
 		{auth.Attempt{}, "Outcome Factor Notices UserVerified Synced"},
 	} {
 		if got := fields(test.v); got != test.want {

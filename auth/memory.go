@@ -26,6 +26,7 @@ type MemoryStore struct {
 	changes  map[string]changed // of sessions, by id
 	learned  map[string]int64   // the revision of each person
 	factors  factorMemory
+	holds    holdMemory
 }
 
 // NewMemoryStore returns an empty store.
@@ -41,6 +42,7 @@ func NewMemoryStore() *MemoryStore {
 		changes:  make(map[string]changed),
 		learned:  make(map[string]int64),
 		factors:  newFactorMemory(),
+		holds:    newHoldMemory(),
 	}
 }
 
@@ -167,6 +169,10 @@ func (m *MemoryStore) insertSession(_ context.Context, r record, a act, loses fu
 	if _, taken := m.tokens[r.token]; taken {
 		return nil, fmt.Errorf("the token of session %s is taken", r.ID)
 	}
+	released, err := m.toReleaseLocked(a, r.Subject)
+	if err != nil {
+		return nil, err
+	}
 	lost := make(map[string]record)
 	for _, c := range r.Credentials {
 		id, taken := m.holders[c.Hash]
@@ -191,6 +197,9 @@ func (m *MemoryStore) insertSession(_ context.Context, r record, a act, loses fu
 	m.tokens[r.token] = r.ID
 	for _, c := range r.Credentials {
 		m.holders[c.Hash] = r.ID
+	}
+	if released != nil {
+		m.writeHoldLocked(*released, nil)
 	}
 	m.wroteLocked(append(slices.Clone(changed), r)...)
 	m.actedLocked(a)
@@ -227,7 +236,7 @@ func (m *MemoryStore) sessionLocked(id string) (record, error) {
 	return r.clone(), nil
 }
 
-func (m *MemoryStore) updateSession(_ context.Context, id string, a act, change func(*Session) error) (record, error) {
+func (m *MemoryStore) updateSession(_ context.Context, id string, a act, change func(*record) error) (record, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := m.announcedLocked(a); err != nil {
@@ -238,13 +247,19 @@ func (m *MemoryStore) updateSession(_ context.Context, id string, a act, change 
 		return record{}, err
 	}
 	next := old.clone()
-	if err := change(&next.Session); err != nil {
+	if err := change(&next); err != nil {
 		return record{}, err
 	}
 	for _, c := range next.Credentials {
 		if holder, taken := m.holders[c.Hash]; taken && holder != id {
 			return record{}, errTaken(holder)
 		}
+	}
+	for _, token := range old.tokens() {
+		delete(m.tokens, token)
+	}
+	for _, token := range next.tokens() {
+		m.tokens[token] = id
 	}
 	for _, c := range old.Credentials {
 		delete(m.holders, c.Hash)
@@ -256,6 +271,14 @@ func (m *MemoryStore) updateSession(_ context.Context, id string, a act, change 
 	m.wroteLocked(next)
 	m.actedLocked(a)
 	return next, nil
+}
+
+// tokens is those that lead to r.
+func (r *record) tokens() []tokenHash {
+	if r.previous == nil {
+		return []tokenHash{r.token}
+	}
+	return []tokenHash{r.token, r.previous.token}
 }
 
 // errTaken tells that a credential is another session's.
@@ -275,9 +298,13 @@ func (m *MemoryStore) replaceLocked(r record, seen time.Time) record {
 
 // liveLocked is the sessions that have not ended and that match, the newest first.
 func (m *MemoryStore) liveLocked(match func(*Session) bool) []record {
+	return m.sessionsLocked(func(s *Session) bool { return s.Ended.IsZero() && match(s) })
+}
+
+func (m *MemoryStore) sessionsLocked(match func(*Session) bool) []record {
 	var all []record
 	for _, r := range m.sessions {
-		if r.Ended.IsZero() && match(&r.Session) {
+		if match(&r.Session) {
 			all = append(all, r.clone())
 		}
 	}
@@ -323,11 +350,19 @@ func (m *MemoryStore) sessionsOf(_ context.Context, subject string, limit int) (
 	return all[:min(limit, len(all))], nil
 }
 
+func (m *MemoryStore) allSessionsOf(_ context.Context, subject string, limit int) ([]record, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := m.sessionsLocked(func(s *Session) bool { return s.Subject == subject })
+	return all[:min(limit, len(all))], nil
+}
+
 func (m *MemoryStore) seeSessions(_ context.Context, seen map[string]time.Time) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for id, t := range seen {
 		if r, ok := m.sessions[id]; ok && t.After(r.Seen) {
+			r.rest(t)
 			r.Seen = t
 			m.sessions[id] = r
 		}
@@ -348,7 +383,9 @@ func (m *MemoryStore) forgetSessions(_ context.Context, then time.Time, limit in
 		}
 		delete(m.sessions, id)
 		delete(m.changes, id)
-		delete(m.tokens, r.token)
+		for _, token := range r.tokens() {
+			delete(m.tokens, token)
+		}
 		for _, c := range r.Credentials {
 			delete(m.holders, c.Hash)
 		}

@@ -240,7 +240,7 @@ func TestActs(t *testing.T) {
 		n, ctx := openNode(t, b, auth.SessionsConfig{}), t.Context()
 		act := func(entry string) auth.Act { return auth.Act{By: "operator", Entry: entry} }
 		begin := func(entry string) (auth.Session, error) {
-			s, _, err := n.BeginAct(ctx, auth.Session{Kind: auth.BrowserSession, Subject: "acc-1"}, nil, entry, start)
+			s, _, err := n.BeginAct(ctx, auth.Session{Kind: auth.BrowserSession, Subject: "acc-1"}, nil, act(entry), start)
 			return s, err
 		}
 		first, err := begin("node-1/1")

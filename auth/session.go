@@ -34,19 +34,24 @@ const (
 // credentials and how sure we are. It is a value: what Sessions hands out is
 // never changed afterwards, and callers must not change it either. It holds no secret.
 type Session struct {
-	ID           string       `json:"id"` // public: for people, logs and operators
-	Kind         SessionKind  `json:"kind"`
-	Subject      string       `json:"subject"` // the backend's stable identifier of the account
-	Organization string       `json:"organization,omitempty"`
-	Device       string       `json:"device,omitempty"` // id of our device cookie
-	AAL          int          `json:"aal"`              // authenticator assurance level, 1 to 3
-	Created      time.Time    `json:"created"`
-	Seen         time.Time    `json:"seen"`             // last use, to the minute
-	Expires      time.Time    `json:"expires,omitzero"` // good before this time, not at it; zero, only for tokens: no such time
-	Source       string       `json:"source,omitempty"` // client address at birth
-	Credentials  []Credential `json:"credentials,omitempty"`
-	Ended        time.Time    `json:"ended,omitzero"`
-	EndedBy      string       `json:"ended_by,omitempty"` // "login", "expiry", or what was given to End
+	ID           string        `json:"id"` // public: for people, logs and operators
+	Kind         SessionKind   `json:"kind"`
+	Subject      string        `json:"subject"` // the backend's stable identifier of the account
+	Organization string        `json:"organization,omitempty"`
+	Device       string        `json:"device,omitempty"`  // id of our device cookie
+	Client       string        `json:"client,omitempty"`  // words for people: "Firefox on Windows"
+	AAL          int           `json:"aal"`               // authenticator assurance level, 1 to 3; see AALAt
+	Verified     time.Time     `json:"verified,omitzero"` // when a factor was given last
+	Factor       FactorKind    `json:"factor,omitempty"`  // which; "" for none and for a mailed code
+	Rested       time.Duration `json:"rested,omitempty"`  // the longest time without use since Verified; to the minute
+	Created      time.Time     `json:"created"`
+	Seen         time.Time     `json:"seen"`              // last use, to the minute
+	Expires      time.Time     `json:"expires,omitzero"`  // good before this time, not at it; zero, only for tokens: no such time
+	Source       string        `json:"source,omitempty"`  // client address at birth
+	Country      string        `json:"country,omitempty"` // of it
+	Credentials  []Credential  `json:"credentials,omitempty"`
+	Ended        time.Time     `json:"ended,omitzero"`
+	EndedBy      string        `json:"ended_by,omitempty"` // "login", "expiry", or what was given to End
 }
 
 // Holds reports whether the credential of that kind and hash is the session's own
@@ -65,6 +70,19 @@ func (s *Session) find(kind string, h CredentialHash) int {
 	return -1
 }
 
+// AALAt is what the session is worth at now: its AAL, but 1 from overall after the
+// last factor on, or if it was not used for as long as idle since then (SP 800-63B-4
+// section 2.2.3). Its use does not bring the AAL back; Raise does.
+func (s *Session) AALAt(now time.Time, overall, idle time.Duration) int {
+	if s.AAL > 1 && (now.Sub(s.Verified) >= overall || max(s.Rested, now.Sub(s.Seen)) >= idle) {
+		return 1
+	}
+	return s.AAL
+}
+
+// rest notes the time without use that ends at now.
+func (s *Session) rest(now time.Time) { s.Rested = max(s.Rested, now.Sub(s.Seen)) }
+
 // Whoever ends a session without being asked.
 const (
 	endedByLogin  = "login"
@@ -75,7 +93,7 @@ const (
 type SessionsConfig struct {
 	Overall        time.Duration // from Begin, for browsers; 30 days (SP 800-63B-4 section 2.1.3)
 	Idle           time.Duration // from the last use, for browsers; 14 days
-	PreviousFor    time.Duration // a replaced credential lives on; 60 s
+	PreviousFor    time.Duration // a replaced credential or token lives on; 60 s
 	TombstoneFor   time.Duration // an ended browser session stays known; 90 days
 	MaxCredentials int           // of a session, replaced ones included; 8
 	CacheSize      int           // sessions in memory, about 1 KiB each; 200,000
@@ -124,6 +142,8 @@ const (
 	listMax    = 1000             // sessions OfSubject returns
 	sweepBatch = 500              // sessions a transaction of Sweep writes
 	lateUse    = 30 * time.Second // other nodes have swept, and so stored the use of sessions, in this time
+	// A session that was not used here for so long is looked up, where there are other nodes.
+	restlessAfter = 5 * time.Minute
 )
 
 // SessionStore keeps sessions. [SQLStore] and [MemoryStore] are the two there are.
@@ -139,18 +159,20 @@ const (
 type SessionStore interface {
 	// insertSession stores r. Each of its credentials is taken from the session
 	// that has it; that session is passed to loses, which may end it, and is stored
-	// and returned. An id or token that is taken is an error.
+	// and returned. An id or token that is taken is an error. If the act releases a
+	// hold, that is released; it is ErrHoldOver unless that is approved and the account's.
 	insertSession(ctx context.Context, r record, a act, loses func(*Session)) (changed []record, err error)
 
-	// These return ErrNoSession when there is none; sessions that ended are found.
+	// These return ErrNoSession when there is none; sessions that ended are found, by
+	// token also those that had it before.
 	sessionByToken(ctx context.Context, token tokenHash) (record, error)
 	sessionByCredential(ctx context.Context, kind string, h CredentialHash) (record, error)
 	sessionByID(ctx context.Context, id string) (record, error)
 
 	// updateSession passes the session to change and stores the result, its next
-	// version, unless change returns an error. Only credentials, end and Seen may
-	// change, and Seen never moves back. A credential that another session has, even an ended one, is an error.
-	updateSession(ctx context.Context, id string, a act, change func(*Session) error) (record, error)
+	// version, unless change returns an error. Only credentials, tokens, assurance, end
+	// and Seen may change, and Seen never moves back. A credential that another session has, even an ended one, is an error.
+	updateSession(ctx context.Context, id string, a act, change func(*record) error) (record, error)
 
 	// endSessions passes each session of the subject that has not ended to end and
 	// stores the results.
@@ -163,8 +185,11 @@ type SessionStore interface {
 	// sessionsOf is up to limit sessions of the subject that have not ended, the
 	// newest first.
 	sessionsOf(ctx context.Context, subject string, limit int) ([]record, error)
+	// allSessionsOf is sessionsOf with those that ended.
+	allSessionsOf(ctx context.Context, subject string, limit int) ([]record, error)
 
-	// seeSessions moves Seen forward; it never moves back. Unknown ids are ignored.
+	// seeSessions moves Seen forward, and notes how long there was no use; it never
+	// moves back. Unknown ids are ignored.
 	seeSessions(ctx context.Context, seen map[string]time.Time) error
 
 	// forgetSessions deletes up to limit browser sessions that ended before then.
@@ -190,8 +215,39 @@ type SessionStore interface {
 // record is a session as it is stored.
 type record struct {
 	Session
-	token   tokenHash
-	version int64 // from 1; of two records of a session the higher one is the later
+	token    tokenHash
+	previous *previousToken // nil until the first Raise
+	version  int64          // from 1; of two records of a session the higher one is the later
+}
+
+// previousToken is the token before the present one. Until its time is over it is
+// worth what the session was worth with it: whoever has a copy gets nothing out of
+// the owner's factor.
+type previousToken struct {
+	token    tokenHash
+	until    time.Time
+	aal      int
+	verified time.Time
+	factor   FactorKind
+	rested   time.Duration
+}
+
+// opened is the session for a token of that hash: as it is, as it was for the
+// previous token, or nil if it is neither.
+func (r *record) opened(h tokenHash, now time.Time) (*Session, error) {
+	if subtle.ConstantTimeCompare(r.token[:], h[:]) == 1 {
+		return &r.Session, nil
+	}
+	p := r.previous
+	if p == nil || subtle.ConstantTimeCompare(p.token[:], h[:]) != 1 {
+		return nil, nil
+	}
+	if !now.Before(p.until) {
+		return nil, ErrSessionEnded
+	}
+	s := r.Session
+	s.AAL, s.Verified, s.Factor, s.Rested = p.aal, p.verified, p.factor, max(p.rested, s.Rested)
+	return &s, nil
 }
 
 type tokenHash [sha256.Size]byte
@@ -288,12 +344,13 @@ func (ss *Sessions) over(s *Session, now time.Time) error {
 // device, so that a second login in a browser replaces the first, or if it has no
 // credential left.
 func (ss *Sessions) Begin(ctx context.Context, s Session, credentials []Credential, now time.Time) (Session, string, error) {
-	return ss.BeginAct(ctx, s, credentials, "", now)
+	return ss.BeginAct(ctx, s, credentials, Act{}, now)
 }
 
-// BeginAct is Begin of a login that the record announced by the entry, which is as
-// in [Act].
-func (ss *Sessions) BeginAct(ctx context.Context, s Session, credentials []Credential, entry string, now time.Time) (Session, string, error) {
+// BeginAct is Begin of a login that the record announced, or that was held: if the
+// act releases a hold, that is approved and of the account, or there is no session
+// and the error is ErrHoldOver. So a hold is released once, whoever tries how often.
+func (ss *Sessions) BeginAct(ctx context.Context, s Session, credentials []Credential, by Act, now time.Time) (Session, string, error) {
 	fail := func(err error) (Session, string, error) {
 		return Session{}, "", fmt.Errorf("beginning a session: %w", err)
 	}
@@ -303,10 +360,11 @@ func (ss *Sessions) BeginAct(ctx context.Context, s Session, credentials []Crede
 		return fail(errors.New("no subject: a session needs to know whose it is"))
 	case s.Kind != BrowserSession && s.Kind != TokenSession:
 		return fail(fmt.Errorf("unknown kind %q: want %q or %q", s.Kind, BrowserSession, TokenSession))
-	case !storable(s.ID) || !storable(s.Subject) || !storable(s.Organization) || !storable(s.Device) || !storable(s.Source):
+	case !storable(s.ID) || !storable(s.Subject) || !storable(s.Organization) || !storable(s.Device) || !storable(s.Source) ||
+		!storable(s.Client) || !storable(s.Country) || !storable(string(s.Factor)):
 		return fail(errors.New("a part of the session is not a text: want UTF-8 without NUL"))
 	}
-	a, err := Act{Entry: entry}.at(now)
+	a, err := by.releasing(now)
 	if err != nil {
 		return fail(err)
 	}
@@ -314,7 +372,7 @@ func (ss *Sessions) BeginAct(ctx context.Context, s Session, credentials []Crede
 		s.ID = rand.Text()
 	}
 	s.Created, s.Seen, s.Ended, s.EndedBy = now, now, time.Time{}, ""
-	s.Expires = stored(s.Expires)
+	s.Expires, s.Verified, s.Rested = stored(s.Expires), stored(s.Verified), 0
 	if latest := now.Add(ss.cfg.Overall); s.Kind == BrowserSession && (s.Expires.IsZero() || s.Expires.After(latest)) {
 		s.Expires = latest
 	}
@@ -372,23 +430,54 @@ func (ss *Sessions) ByToken(ctx context.Context, token string, now time.Time) (*
 		return nil, ErrNoSession
 	}
 	c := ss.cache.get(key)
-	if c == nil || subtle.ConstantTimeCompare(c.token[:], h[:]) != 1 {
+	if c == nil {
 		return ss.loadByToken(ctx, key, h, now)
 	}
-	s := c.session.Load()
+	s, err := c.record.Load().opened(h, now)
+	switch {
+	case err != nil:
+		return nil, err
+	case s == nil:
+		return ss.loadByToken(ctx, key, h, now)
+	}
 	if err := ss.over(s, now); err != nil {
 		if ss.shared && s.Ended.IsZero() && (s.Expires.IsZero() || now.Before(s.Expires)) {
 			return ss.loadByToken(ctx, key, h, now) // idle here, but perhaps not elsewhere
 		}
 		return nil, err
 	}
+	if ss.restless(s, now) {
+		return ss.fresh(s)(ss.loadByToken(ctx, key, h, now))
+	}
 	return s, nil
+}
+
+// restless reports whether another node may know of a use of s that keeps its AAL.
+func (ss *Sessions) restless(s *Session, now time.Time) bool {
+	return ss.shared && s.AAL > 1 && now.Sub(s.Seen) >= restlessAfter
+}
+
+// fresh is what was found of s in the store, or s where that did not answer.
+func (ss *Sessions) fresh(s *Session) func(*Session, error) (*Session, error) {
+	return func(found *Session, err error) (*Session, error) {
+		if err == nil || errors.Is(err, ErrNoSession) || errors.Is(err, ErrSessionEnded) || errors.Is(err, ErrExpired) {
+			return found, err
+		}
+		return s, nil
+	}
 }
 
 func (ss *Sessions) loadByToken(ctx context.Context, key cacheKey, h tokenHash, now time.Time) (*Session, error) {
 	// Nobody can have asked for a token before it was made, so what is remembered
 	// as unknown stays so, whatever other nodes do.
-	s, err := ss.load(key, now, true, func() (record, error) { return ss.store.sessionByToken(ctx, h) })
+	r, err := ss.load(key, now, true, func() (record, error) { return ss.store.sessionByToken(ctx, h) })
+	if err != nil {
+		return nil, err
+	}
+	s, err := r.opened(h, now)
+	if err == nil && s == nil {
+		err = ErrNoSession
+	}
 	if err == nil {
 		err = ss.over(s, now)
 	}
@@ -409,6 +498,9 @@ func (ss *Sessions) ByCredential(ctx context.Context, kind string, h CredentialH
 	s := ss.cache.holder(key, kind, h)
 	if s != nil {
 		err := ss.unusable(s, kind, h, now)
+		if err == nil && ss.restless(s, now) {
+			return ss.fresh(s)(ss.loadByCredential(ctx, key, kind, h, now))
+		}
 		if err == nil {
 			return s, nil
 		}
@@ -434,19 +526,19 @@ func (ss *Sessions) loadByCredential(ctx context.Context, key cacheKey, kind str
 	// A credential that is nobody's becomes somebody's by a login on another node
 	// while we would still remember it as nobody's, and whoever shows it then would
 	// pass for a visitor.
-	s, err := ss.load(key, now, !ss.shared, func() (record, error) { return ss.store.sessionByCredential(ctx, kind, h) })
+	r, err := ss.load(key, now, !ss.shared, func() (record, error) { return ss.store.sessionByCredential(ctx, kind, h) })
 	if err == nil {
-		err = ss.unusable(s, kind, h, now)
+		err = ss.unusable(&r.Session, kind, h, now)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return s, nil
+	return &r.Session, nil
 }
 
 // load asks the store for what is not in memory, and keeps the answer; that there
 // is none only if remember says so.
-func (ss *Sessions) load(key cacheKey, now time.Time, remember bool, ask func() (record, error)) (*Session, error) {
+func (ss *Sessions) load(key cacheKey, now time.Time, remember bool, ask func() (record, error)) (*record, error) {
 	if remember {
 		if until, ok := ss.absent.get(key); ok && now.Before(until) {
 			return nil, ErrNoSession
@@ -463,20 +555,16 @@ func (ss *Sessions) load(key cacheKey, now time.Time, remember bool, ask func() 
 	if err != nil {
 		return nil, fmt.Errorf("reading a session: %w", err)
 	}
-	if seen := ss.unstored(r.ID); seen.After(r.Seen) {
-		r.Seen = seen
-	}
+	ss.noted(&r)
 	ss.cache.loaded(r, changes)
-	return &r.Session, nil
+	return &r, nil
 }
 
 // applied makes committed changes visible. lost is what the cache had lost before
 // they were made.
 func (ss *Sessions) applied(rs []record, lost uint64) {
 	for i := range rs {
-		if seen := ss.unstored(rs[i].ID); seen.After(rs[i].Seen) {
-			rs[i].Seen = seen
-		}
+		ss.noted(&rs[i])
 	}
 	ss.cache.apply(rs, lost)
 	for i := range rs {
@@ -496,7 +584,7 @@ func (ss *Sessions) applied(rs []record, lost uint64) {
 func (ss *Sessions) AddCredential(ctx context.Context, id string, c Credential, now time.Time) error {
 	now = stored(now)
 	if cached := ss.cache.get(keyOfID(id)); cached != nil {
-		s := cached.session.Load()
+		s := &cached.record.Load().Session
 		if i := s.find(c.Kind, c.Hash); s.ID == id && i >= 0 && s.Credentials[i].current() && ss.over(s, now) == nil {
 			return nil
 		}
@@ -509,17 +597,15 @@ func (ss *Sessions) AddCredential(ctx context.Context, id string, c Credential, 
 		return fmt.Errorf("adding a credential to a session: %w", ErrNoSession)
 	}
 	lost := ss.cache.lost.Load()
-	r, err := ss.store.updateSession(ctx, id, act{}, func(s *Session) error {
-		if seen := ss.unstored(id); seen.After(s.Seen) {
-			s.Seen = seen
-		}
-		if err := ss.over(s, now); err != nil {
+	r, err := ss.store.updateSession(ctx, id, act{}, func(r *record) error {
+		ss.noted(r)
+		if err := ss.over(&r.Session, now); err != nil {
 			return err
 		}
-		if i := s.find(c.Kind, c.Hash); i >= 0 && s.Credentials[i].current() {
+		if i := r.find(c.Kind, c.Hash); i >= 0 && r.Credentials[i].current() {
 			return errUnchanged
 		}
-		return ss.chain(s, c, now)
+		return ss.chain(&r.Session, c, now)
 	})
 	ss.mistaken(id, err)
 	if errors.Is(err, errUnchanged) {
@@ -530,6 +616,58 @@ func (ss *Sessions) AddCredential(ctx context.Context, id string, c Credential, 
 	}
 	ss.applied([]record{r}, lost)
 	return nil
+}
+
+// Raise notes that a factor was given in a session, and changes its token (ASVS 5.0
+// 7.2.4): the new one is returned, and the one before is good for PreviousFor more,
+// for requests that are on their way. With that it is worth what it was before, so
+// that whoever copied it gains nothing by the owner's factor. The AAL is never
+// lowered; what is worth less than it, and a mailed code, changes the token only.
+//
+// It returns ErrNoSession, ErrSessionEnded or ErrExpired when the session is of no
+// use; then the act did not happen.
+func (ss *Sessions) Raise(ctx context.Context, id string, aal int, f FactorKind, by Act, now time.Time) (Session, string, error) {
+	fail := func(err error) (Session, string, error) {
+		return Session{}, "", fmt.Errorf("raising session %s: %w", id, err)
+	}
+	now = stored(now)
+	a, err := by.at(now)
+	if err == nil {
+		err = (&Approval{AAL: aal, FactorKind: f}).complete(f)
+	}
+	if err != nil {
+		return fail(err)
+	}
+	if !storable(id) {
+		return Session{}, "", fmt.Errorf("raising a session: %w", ErrNoSession)
+	}
+	token := newToken()
+	lost := ss.cache.lost.Load()
+	r, err := ss.store.updateSession(ctx, id, a, func(r *record) error {
+		ss.noted(r)
+		if err := ss.over(&r.Session, now); err != nil {
+			return err
+		}
+		r.previous = &previousToken{
+			token: r.token, until: now.Add(ss.cfg.PreviousFor), aal: r.AAL, verified: r.Verified, factor: r.Factor, rested: r.Rested,
+		}
+		r.token = hashToken(token)
+		if now.After(r.Seen) {
+			r.rest(now)
+			r.previous.rested = r.Rested
+			r.Seen = now
+		}
+		if f != "" && aal >= r.AAL {
+			r.AAL, r.Verified, r.Factor, r.Rested = aal, now, f, 0
+		}
+		return nil
+	})
+	ss.mistaken(id, err)
+	if err != nil {
+		return fail(err)
+	}
+	ss.applied([]record{r}, lost)
+	return r.Session, token, nil
 }
 
 // mistaken forgets what is in memory of a session if the outcome of a change says
@@ -582,13 +720,14 @@ func (ss *Sessions) Touch(id string, now time.Time) {
 	now = stored(now)
 	if c := ss.cache.get(keyOfID(id)); c != nil {
 		for {
-			s := c.session.Load()
-			if s.ID != id || now.Sub(s.Seen) < seenEvery || !s.Ended.IsZero() {
+			r := c.record.Load()
+			if r.ID != id || now.Sub(r.Seen) < seenEvery || !r.Ended.IsZero() {
 				return
 			}
-			next := *s
+			next := *r
+			next.rest(now)
 			next.Seen = now
-			if c.session.CompareAndSwap(s, &next) {
+			if c.record.CompareAndSwap(r, &next) {
 				break
 			}
 		}
@@ -602,6 +741,14 @@ func (ss *Sessions) Touch(id string, now time.Time) {
 		return
 	}
 	ss.seen[id] = now
+}
+
+// noted adds to r what is not in the store yet.
+func (ss *Sessions) noted(r *record) {
+	if seen := ss.unstored(r.ID); seen.After(r.Seen) {
+		r.rest(seen)
+		r.Seen = seen
+	}
 }
 
 // unstored is when a session was used last, if that is not in the store yet.
@@ -627,12 +774,12 @@ func (ss *Sessions) End(ctx context.Context, id string, by Act, now time.Time) (
 	}
 	var already Session
 	lost := ss.cache.lost.Load()
-	r, err := ss.store.updateSession(ctx, id, a, func(s *Session) error {
-		if !s.Ended.IsZero() {
-			already = *s
+	r, err := ss.store.updateSession(ctx, id, a, func(r *record) error {
+		if !r.Ended.IsZero() {
+			already = r.Session
 			return ErrSessionEnded
 		}
-		s.Ended, s.EndedBy = now, by.By
+		r.Ended, r.EndedBy = now, by.By
 		return nil
 	})
 	ss.mistaken(id, err)
@@ -679,14 +826,28 @@ func (ss *Sessions) OfSubject(ctx context.Context, subject string, now time.Time
 	}
 	live := rs[:0]
 	for _, r := range rs {
-		if seen := ss.unstored(r.ID); seen.After(r.Seen) {
-			r.Seen = seen
-		}
+		ss.noted(&r)
 		if ss.over(&r.Session, now) == nil {
 			live = append(live, r)
 		}
 	}
 	return sessionsIn(live), nil
+}
+
+// History is up to limit sessions of an account, those that ended too, at most 1,000,
+// the newest first.
+func (ss *Sessions) History(ctx context.Context, subject string, limit int) ([]Session, error) {
+	if !storable(subject) || limit <= 0 {
+		return nil, nil
+	}
+	rs, err := ss.store.allSessionsOf(ctx, subject, min(limit, listMax))
+	if err != nil {
+		return nil, fmt.Errorf("listing the sessions of an account: %w", err)
+	}
+	for i := range rs {
+		ss.noted(&rs[i])
+	}
+	return sessionsIn(rs), nil
 }
 
 func sessionsIn(rs []record) []Session {

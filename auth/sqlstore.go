@@ -81,13 +81,15 @@ func fromMicro(n int64) time.Time {
 	return time.UnixMicro(n).UTC()
 }
 
-const sessionColumns = `id, token, version, kind, subject, organization, device, aal, created, seen, expires, source, ended, ended_by`
+const sessionColumns = `id, token, version, kind, subject, organization, device, aal, created, seen, expires, source, ended, ended_by,
+	verified, factor, client, country, rested, previous, previous_until, previous_aal, previous_verified, previous_factor, previous_rested`
 
 // sessionsWhere reads sessions and their credentials, the newest first, in one
 // statement: so what it returns is of one moment.
 func (s *SQLStore) sessionsWhere(ctx context.Context, db handle, where string, args ...any) ([]record, error) {
 	rows, err := db.QueryContext(ctx, `SELECT s.id, s.token, s.version, s.kind, s.subject, s.organization, s.device, s.aal,
-		s.created, s.seen, s.expires, s.source, s.ended, s.ended_by, c.hash, c.kind, c.since, c.retired
+		s.created, s.seen, s.expires, s.source, s.ended, s.ended_by, s.verified, s.factor, s.client, s.country, s.rested,
+		s.previous, s.previous_until, s.previous_aal, s.previous_verified, s.previous_factor, s.previous_rested, c.hash, c.kind, c.since, c.retired
 		FROM (SELECT `+sessionColumns+` FROM auth_sessions WHERE `+where+`) AS s
 		LEFT JOIN auth_credentials AS c ON c.session = s.id ORDER BY s.created DESC, s.id, c.place`, args...)
 	if err != nil {
@@ -97,19 +99,28 @@ func (s *SQLStore) sessionsWhere(ctx context.Context, db handle, where string, a
 	var all []record
 	for rows.Next() {
 		var (
-			r                             record
-			token, hash                   []byte
-			created, seen, expires, ended int64
-			kind                          sql.NullString
-			since, retired                sql.NullInt64
+			r                                       record
+			p                                       previousToken
+			token, previous, hash                   []byte
+			created, seen, expires, ended, verified int64
+			until, before, rested, restedBefore     int64
+			kind                                    sql.NullString
+			since, retired                          sql.NullInt64
 		)
 		if err := rows.Scan(&r.ID, &token, &r.version, &r.Kind, &r.Subject, &r.Organization, &r.Device, &r.AAL,
-			&created, &seen, &expires, &r.Source, &ended, &r.EndedBy, &hash, &kind, &since, &retired); err != nil {
+			&created, &seen, &expires, &r.Source, &ended, &r.EndedBy, &verified, &r.Factor, &r.Client, &r.Country, &rested,
+			&previous, &until, &p.aal, &before, &p.factor, &restedBefore, &hash, &kind, &since, &retired); err != nil {
 			return nil, err
 		}
 		if n := len(all); n == 0 || all[n-1].ID != r.ID {
 			copy(r.token[:], token)
 			r.Created, r.Seen, r.Expires, r.Ended = fromMicro(created), fromMicro(seen), fromMicro(expires), fromMicro(ended)
+			r.Verified, r.Rested = fromMicro(verified), time.Duration(rested)*time.Microsecond
+			if previous != nil {
+				copy(p.token[:], previous)
+				p.until, p.verified, p.rested = fromMicro(until), fromMicro(before), time.Duration(restedBefore)*time.Microsecond
+				r.previous = &p
+			}
 			all = append(all, r)
 		}
 		if kind.Valid {
@@ -148,7 +159,9 @@ func (s *SQLStore) oneSession(ctx context.Context, db handle, where string, args
 func (s *SQLStore) sessionByToken(ctx context.Context, token tokenHash) (record, error) {
 	ctx, cancel := asking(ctx)
 	defer cancel()
-	return s.oneSession(ctx, s.reads, `token = ?`, token[:])
+	// One index answers each half.
+	return s.oneSession(ctx, s.reads, `id = (SELECT id FROM auth_sessions WHERE token = ?
+		UNION ALL SELECT id FROM auth_sessions WHERE previous = ? LIMIT 1)`, token[:], token[:])
 }
 
 func (s *SQLStore) sessionByID(ctx context.Context, id string) (record, error) {
@@ -167,6 +180,9 @@ func (s *SQLStore) insertSession(ctx context.Context, r record, a act, loses fun
 	err = s.in(ctx, func(ctx context.Context, tx *transaction) error {
 		changed = nil
 		if err := acted(ctx, tx, a); err != nil {
+			return err
+		}
+		if err := release(ctx, tx, a, r.Subject); err != nil {
 			return err
 		}
 		lost := make(map[string]*record)
@@ -194,9 +210,11 @@ func (s *SQLStore) insertSession(ctx context.Context, r record, a act, loses fun
 			}
 			changed = append(changed, *o)
 		}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO auth_sessions (`+sessionColumns+`, revision) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		if _, err := tx.ExecContext(ctx, `INSERT INTO auth_sessions (`+sessionColumns+`, revision)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, 0, 0, 0, '', 0, ?)`,
 			r.ID, r.token[:], r.version, string(r.Kind), r.Subject, r.Organization, r.Device, r.AAL,
-			toMicro(r.Created), toMicro(r.Seen), toMicro(r.Expires), r.Source, toMicro(r.Ended), r.EndedBy, tx.revision); err != nil {
+			toMicro(r.Created), toMicro(r.Seen), toMicro(r.Expires), r.Source, toMicro(r.Ended), r.EndedBy,
+			toMicro(r.Verified), string(r.Factor), r.Client, r.Country, r.Rested.Microseconds(), tx.revision); err != nil {
 			return err
 		}
 		return s.putCredentials(ctx, tx, &r.Session)
@@ -218,14 +236,25 @@ func (s *SQLStore) putCredentials(ctx context.Context, tx *transaction, o *Sessi
 	return nil
 }
 
-// replace stores the next version of a session: credentials, end and Seen.
+// replace stores the next version of a session: credentials, tokens, assurance, end
+// and Seen.
 func (s *SQLStore) replace(ctx context.Context, tx *transaction, r *record) error {
 	r.version++
 	ended := toMicro(r.Ended)
+	var (
+		p        previousToken
+		previous []byte
+	)
+	if r.previous != nil {
+		p, previous = *r.previous, r.previous.token[:]
+	}
 	if _, err := tx.ExecContext(ctx, `UPDATE auth_sessions SET version = ?, seen = CASE WHEN seen > ? THEN seen ELSE ? END,
 		end_revision = CASE WHEN ended = 0 AND CAST(? AS BIGINT) > 0 THEN ? ELSE end_revision END,
-		ended = ?, ended_by = ?, revision = ? WHERE id = ?`,
-		r.version, toMicro(r.Seen), toMicro(r.Seen), ended, tx.revision, ended, r.EndedBy, tx.revision, r.ID); err != nil {
+		ended = ?, ended_by = ?, revision = ?, aal = ?, verified = ?, factor = ?, rested = ?, token = ?,
+		previous = ?, previous_until = ?, previous_aal = ?, previous_verified = ?, previous_factor = ?, previous_rested = ? WHERE id = ?`,
+		r.version, toMicro(r.Seen), toMicro(r.Seen), ended, tx.revision, ended, r.EndedBy, tx.revision,
+		r.AAL, toMicro(r.Verified), string(r.Factor), r.Rested.Microseconds(), r.token[:],
+		previous, toMicro(p.until), p.aal, toMicro(p.verified), string(p.factor), p.rested.Microseconds(), r.ID); err != nil {
 		return err
 	}
 	if _, err := tx.ExecContext(ctx, `DELETE FROM auth_credentials WHERE session = ?`, r.ID); err != nil {
@@ -234,7 +263,7 @@ func (s *SQLStore) replace(ctx context.Context, tx *transaction, r *record) erro
 	return s.putCredentials(ctx, tx, &r.Session)
 }
 
-func (s *SQLStore) updateSession(ctx context.Context, id string, a act, change func(*Session) error) (next record, err error) {
+func (s *SQLStore) updateSession(ctx context.Context, id string, a act, change func(*record) error) (next record, err error) {
 	err = s.in(ctx, func(ctx context.Context, tx *transaction) error {
 		if err := acted(ctx, tx, a); err != nil {
 			return err
@@ -243,7 +272,7 @@ func (s *SQLStore) updateSession(ctx context.Context, id string, a act, change f
 			return err
 		}
 		seen := next.Seen
-		if err := change(&next.Session); err != nil {
+		if err := change(&next); err != nil {
 			return err
 		}
 		if seen.After(next.Seen) {
@@ -318,10 +347,21 @@ func (s *SQLStore) sessionsOf(ctx context.Context, subject string, limit int) ([
 	return all, nil
 }
 
+func (s *SQLStore) allSessionsOf(ctx context.Context, subject string, limit int) ([]record, error) {
+	ctx, cancel := asking(ctx)
+	defer cancel()
+	all, err := s.sessionsWhere(ctx, s.reads, `subject = ? ORDER BY created DESC, id LIMIT ?`, subject, limit)
+	if err != nil {
+		return nil, fmt.Errorf("listing sessions: %w", err)
+	}
+	return all, nil
+}
+
 func (s *SQLStore) seeSessions(ctx context.Context, seen map[string]time.Time) error {
 	err := s.in(ctx, func(ctx context.Context, tx *transaction) error {
 		for id, t := range seen {
-			if _, err := tx.ExecContext(ctx, `UPDATE auth_sessions SET seen = ? WHERE id = ? AND seen < ?`, toMicro(t), id, toMicro(t)); err != nil {
+			if _, err := tx.ExecContext(ctx, `UPDATE auth_sessions SET rested = CASE WHEN CAST(? AS BIGINT) - seen > rested THEN CAST(? AS BIGINT) - seen ELSE rested END,
+				seen = ? WHERE id = ? AND seen < ?`, toMicro(t), toMicro(t), toMicro(t), id, toMicro(t)); err != nil {
 				return err
 			}
 		}

@@ -30,6 +30,7 @@ type store interface {
 	auth.DirectoryStore
 	auth.DeviceStore
 	auth.FactorStore
+	auth.HoldStore
 }
 
 // backing is where a test's data is. open is a store on it, and stands for a start
@@ -186,13 +187,17 @@ func (d *database) migrate() {
 var takenBack = make(map[string]bool)
 
 func (d *database) clear() {
-	for _, table := range []string{"auth_sessions", "auth_people", "auth_typed_names", "auth_devices", "auth_acts", "auth_factors WHERE id <> ''", "auth_handles", "auth_challenges", "auth_factor_notices"} {
+	for _, table := range []string{"auth_sessions", "auth_people", "auth_typed_names", "auth_devices", "auth_acts", "auth_factors WHERE id <> ''", "auth_handles", "auth_challenges", "auth_factor_notices", "auth_holds", "auth_slips", "auth_slip_failures"} {
 		if _, err := d.db.Exec("DELETE FROM " + table); err != nil {
 			d.t.Fatal(err)
 		}
 	}
+	if _, err := d.db.Exec("UPDATE auth_holds_open SET holds = 0"); err != nil {
+		d.t.Fatal(err)
+	}
 	var left int
-	if err := d.db.QueryRow(`SELECT (SELECT COUNT(*) FROM auth_credentials) + (SELECT COUNT(*) FROM auth_device_subjects) + (SELECT COUNT(*) FROM auth_keys)`).Scan(&left); err != nil || left != 0 {
+	if err := d.db.QueryRow(`SELECT (SELECT COUNT(*) FROM auth_credentials) + (SELECT COUNT(*) FROM auth_device_subjects) + (SELECT COUNT(*) FROM auth_keys) +
+		(SELECT COUNT(*) FROM auth_hold_credentials)`).Scan(&left); err != nil || left != 0 {
 		d.t.Fatalf("%d rows outlive what they belong to (%v)", left, err)
 	}
 }

@@ -103,7 +103,7 @@ func (fs *Factors) FinishTOTP(ctx context.Context, subject, id, code string, by 
 		return Factor{}, FactorNotice{}, fmt.Errorf("binding an app: %w", err)
 	}
 	now = stored(now)
-	a, err := by.at(now)
+	a, err := by.approving(now)
 	if err != nil {
 		return fail(err)
 	}
@@ -131,7 +131,7 @@ func (fs *Factors) FinishTOTP(ctx context.Context, subject, id, code string, by 
 				return nil
 			}
 			f.State, f.pending, f.step, f.Created, f.Failures = FactorActive, time.Time{}, step, now, 0
-			bound = f.Factor
+			bound, o.kind = f.Factor, TOTP
 			notice = o.tell(FactorBound, f, by.By, now)
 			return nil
 		}
@@ -186,7 +186,7 @@ type tried struct {
 
 // attempt runs an attempt of an account in one transaction.
 func (fs *Factors) attempt(ctx context.Context, subject string, take *[32]byte, by Act, now time.Time, try func(*owned) (Attempt, error)) (Attempt, error) {
-	a, err := by.at(now)
+	a, err := by.approving(now)
 	if err != nil {
 		return Attempt{}, fmt.Errorf("trying a factor: %w", err)
 	}
@@ -197,7 +197,7 @@ func (fs *Factors) attempt(ctx context.Context, subject string, take *[32]byte, 
 	err = fs.store.updateFactors(ctx, subject, take, a, func(o *owned) (err error) {
 		o.attempt = true
 		got, err = try(o)
-		o.idle = got.Outcome != AttemptAccepted
+		o.idle, o.kind = got.Outcome != AttemptAccepted, got.Factor.Kind
 		return err
 	})
 	if err != nil {

@@ -224,7 +224,7 @@ func (fs *Factors) FinishBindKey(ctx context.Context, subject, purpose string, a
 		return Factor{}, FactorNotice{}, fmt.Errorf("binding a key: %w", err)
 	}
 	now = stored(now)
-	a, err := by.at(now)
+	a, err := by.approving(now)
 	if err != nil {
 		return fail(err)
 	}
@@ -265,7 +265,7 @@ func (fs *Factors) FinishBindKey(ctx context.Context, subject, purpose string, a
 			return err
 		}
 		o.factors = append(o.factors, f)
-		bound = f.Factor
+		bound, o.kind = f.Factor, Key
 		notice = o.tell(FactorBound, &f, by.By, now)
 		return nil
 	})

@@ -441,7 +441,7 @@ func (c *Core) beginSession(ctx context.Context, s auth.Session, credentials []a
 		}
 	}
 	err = c.act(ctx, actBegin, body, true, func(ctx context.Context, entry string, at time.Time) error {
-		begun, token, err = c.Sessions.BeginAct(ctx, s, credentials, entry, at)
+		begun, token, err = c.Sessions.BeginAct(ctx, s, credentials, auth.Act{Entry: entry}, at)
 		return err
 	})
 	c.tellNodes(topicSessions)
