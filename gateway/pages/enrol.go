@@ -74,7 +74,7 @@ var enrolWords = map[string]phrase{
 	"owed.title":      {"Set up a second step", "二要素認証を設定してください"},
 	"owed.intro":      {"%s asks for a second step when you sign in, and your account has none yet.", "%s では、ログイン時に二要素認証が必要です。お使いのアカウントにはまだ設定されていません。"},
 	"owed.evidence":   {"First we need to be sure that the account is yours. Please choose a way:", "はじめに、ご自身のアカウントであることを確認させてください。次のいずれかの方法をお選びください。"},
-	"owed.here":       {"Set it up now", "今すぐ設定する"},
+	"owed.none":       {"To set one up, please ask your administrator.", "設定については、管理者にお問い合わせください。"},
 	"owed.key":        {"Set up a passkey", "パスキーを設定する"},
 	"owed.key.hint":   {"The fingerprint, face or PIN of this device, or a security key. It also protects you against imitated pages.", "この端末の指紋・顔・PIN、またはセキュリティキーを使います。偽のページに対しても安全です。"},
 	"owed.totp":       {"Set up an authenticator app", "認証アプリを設定する"},
@@ -114,7 +114,7 @@ var enrolWords = map[string]phrase{
 	"enrol-key.failed":    {"The passkey could not be set up. Please try again.", "パスキーを設定できませんでした。もう一度お試しください。"},
 
 	"codes.title": {"Keep your recovery codes", "リカバリーコードを保管してください"},
-	"codes.intro": {"If you lose your phone or key, each of these codes lets you in once. They are shown only now.", "スマートフォンやキーを失くしたとき、それぞれのコードで1回ログインできます。表示されるのは今回だけです。"},
+	"codes.intro": {"If you lose your phone or key, each of these codes lets you in once. They are shown only now.", "スマートフォンやキーを紛失したとき、それぞれのコードで1回ログインできます。表示されるのは今回だけです。"},
 	"codes.keep":  {"Print or write them down and keep them where nobody else finds them, not together with your device. Earlier codes no longer work.", "印刷するか書き留めて、端末とは別の、ほかの人の目に触れない場所に保管してください。以前のコードは使えなくなりました。"},
 	"codes.list":  {"Recovery codes", "リカバリーコード"},
 	"codes.kept":  {"I have kept these codes", "コードを保管しました"},

@@ -105,6 +105,7 @@ var sharedWords = map[string]phrase{
 	"client":       {"With", "使用環境"},
 	"place":        {"Where", "場所"},
 	"when":         {"When", "日時"},
+	"to":           {"To", "送り先"},
 	"continue":     {"Continue", "続ける"},
 	"cancel":       {"Stop signing in", "ログインをやめる"},
 	"sign-in":      {"Sign in again", "もう一度ログインする"},
@@ -159,7 +160,7 @@ var heldWords = map[string]phrase{
 	"confirm.until":  {"From %s on, signing in needs a second step such as a passkey or an authenticator app. You can set it up on your account page after you have signed in.", "%sからは、ログインにパスキーや認証アプリなどの二要素認証が必要になります。ログイン後にアカウントページで設定していただけます。"},
 
 	"code.title":  {"Did you just start this sign-in?", "このログインは、ご自身の操作ですか"},
-	"code.intro":  {"An app is signing in to your account at %s:", "%s のあなたのアカウントに、次のアプリからログインしようとしています。"},
+	"code.intro":  {"An app is signing in to your account at %s:", "%s のあなたのアカウントへのログインが、次の環境から始められています。"},
 	"code.warn":   {"Go on only if you started it yourself just now, on a device that is in front of you. If somebody sent you this link or a code, it was not you.", "たった今、お手元の端末でご自身が始めた場合にだけ続けてください。このリンクやコードを誰かから受け取った場合は、ご自身の操作ではありません。"},
 	"code.code":   {"Code that the app shows", "アプリに表示されているコード"},
 	"code.hint":   {"Eight letters, such as BCDF-GHJK.", "8文字の英字です（例: BCDF-GHJK）。"},

@@ -77,13 +77,20 @@ func span(lang string, d time.Duration) string {
 	return say(lang, key, n)
 }
 
-// moment is t with its zone, for people who travel: t is in the zone it came in.
+// day is that of t, in the zone t came in.
+func day(lang string, t time.Time) string {
+	if lang == "ja" {
+		return t.Format("2006年1月2日") + "（" + string([]rune("日月火水木金土")[t.Weekday()]) + "）"
+	}
+	return t.Format("Monday 2 January 2006")
+}
+
+// moment is t with its zone, for people who travel.
 func moment(lang string, t time.Time) string {
 	if lang == "ja" {
-		day := []rune("日月火水木金土")[t.Weekday()]
-		return t.Format("2006年1月2日") + "（" + string(day) + "）" + t.Format("15:04") + "（" + zoneName(t) + "）"
+		return day(lang, t) + t.Format("15:04") + "（" + zoneName(t) + "）"
 	}
-	return t.Format("Monday 2 January 2006, 15:04") + " (" + zoneName(t) + ")"
+	return day(lang, t) + t.Format(", 15:04") + " (" + zoneName(t) + ")"
 }
 
 // zoneName is as in "JST, UTC+09:00".

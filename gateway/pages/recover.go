@@ -56,7 +56,7 @@ var recoverWords = map[string]phrase{
 	"lost.how":   {"How it works", "お手続きの流れ"},
 	"lost.tell":  {"We tell every address that is on file for you, so that you could stop it if it were somebody else.", "登録されているすべてのアドレスにお知らせします。第三者による操作であれば、そこから中止できます。"},
 	"lost.wait":  {"After %s we mail you a code.", "%s後に、コードをメールでお送りします。"},
-	"lost.then":  {"Then you sign in with your password and that code, and set up a new second step. Those that you lost end to work.", "パスワードとそのコードでログインし、新しい二要素認証を設定していただきます。失くしたものは使えなくなります。"},
+	"lost.then":  {"Then you sign in with your password and that code, and set up a new second step. Those that you lost end to work.", "パスワードとそのコードでログインし、新しい二要素認証を設定していただきます。紛失したものは使えなくなります。"},
 	"lost.mail":  {"Notices and the code go to:", "お知らせとコードの送り先:"},
 	"lost.go":    {"Begin recovery", "復旧の手続きを始める"},
 	"lost.back":  {"Back", "戻る"},
@@ -64,7 +64,7 @@ var recoverWords = map[string]phrase{
 	"recover-begun.title": {"Recovery has begun", "復旧の手続きを開始しました"},
 	"recover-begun.until": {"A code will be mailed to you after this time:", "次の日時以降に、コードをメールでお送りします。"},
 	"recover-begun.next":  {"Then sign in as usual with your password, and give the code. Until then there is nothing to do.", "届きましたら、いつものようにパスワードでログインし、コードを入力してください。それまでは何もしていただく必要はありません。"},
-	"recover-begun.found": {"If you find what you lost, simply sign in with it, and stop the recovery on your account page.", "失くしたものが見つかった場合は、それを使ってログインし、アカウントページで手続きを中止してください。"},
+	"recover-begun.found": {"If you find what you lost, simply sign in with it, and stop the recovery on your account page.", "紛失したものが見つかった場合は、それを使ってログインし、アカウントページで手続きを中止してください。"},
 
 	"recover-code.title":  {"Enter your recovery code", "復旧用コードの入力"},
 	"recover-code.intro":  {"Your password was accepted. Please give the code that we mailed you for the recovery of your account.", "パスワードを確認しました。アカウントの復旧のためにメールでお送りしたコードを入力してください。"},
@@ -73,7 +73,7 @@ var recoverWords = map[string]phrase{
 	"recover-code.failed": {"The code was not right. Please check it and try again.", "コードを確認できませんでした。内容をお確かめのうえ、もう一度お試しください。"},
 
 	"recover-stop.title":         {"Stop the recovery?", "復旧の手続きを中止しますか"},
-	"recover-stop.intro":         {"Somebody has begun to recover your account at %s, saying that every second step was lost.", "%s のあなたのアカウントについて、二要素認証をすべて失くしたとして復旧の手続きが始められています。"},
+	"recover-stop.intro":         {"Somebody has begun to recover your account at %s, saying that every second step was lost.", "%s のあなたのアカウントについて、二要素認証をすべて紛失したとして復旧の手続きが始められています。"},
 	"recover-stop.not":           {"If it was not you, stop it, and change your password.", "お心当たりがない場合は、手続きを中止し、パスワードを変更してください。"},
 	"recover-stop.go":            {"Stop the recovery", "手続きを中止する"},
 	"recover-stop.stopped.title": {"The recovery was stopped", "復旧の手続きを中止しました"},

@@ -38,6 +38,7 @@ func parse(lang string) map[string]*template.Template {
 		"say":    func(key string, values ...any) string { return say(lang, key, values...) },
 		"span":   func(d time.Duration) string { return span(lang, d) },
 		"moment": func(t time.Time) string { return moment(lang, t) },
+		"day":    func(t time.Time) string { return day(lang, t) },
 		"file":   func(name string) string { return addresses[name] },
 		"line":   line,
 		"local":  local,
