@@ -19,7 +19,10 @@ type Owed struct {
 	Cancel     string        // form: gives up, by POST with FieldCSRF; empty: not offered
 }
 
-func (Owed) screen() screen { return screen{template: "owed", title: "owed.title", forms: true} }
+func (o Owed) screen() screen {
+	forms := o.Evidence || o.LinkAction != "" || o.CodeAction != "" || o.Cancel != ""
+	return screen{template: "owed", title: "owed.title", forms: forms}
+}
 
 // EnrolTOTP gives an app its secret and asks for its first code: FieldCode to Action.
 type EnrolTOTP struct {

@@ -110,7 +110,6 @@ var sharedWords = map[string]phrase{
 	"cancel":       {"Stop signing in", "ログインをやめる"},
 	"sign-in":      {"Sign in again", "もう一度ログインする"},
 	"home":         {"Go to %s", "%s へ"},
-	"problem":      {"Please check", "ご確認ください"},
 	"wait":         {"There were too many attempts. Please try again in %s.", "試行回数が多すぎます。%s後にもう一度お試しください。"},
 	"span.second":  {"%d second", "%d秒"},
 	"span.seconds": {"%d seconds", "%d秒"},

@@ -15,6 +15,9 @@ const qrMax = 512
 // qrQuiet is the margin around the code, in modules (ISO/IEC 18004 asks for four).
 const qrQuiet = 4
 
+// qrScale is how many pixels a module is wide, where there is room.
+const qrScale = 4
+
 // qrCode draws text as a QR code of error correction level M, black on white whatever
 // the page's colours. It is part of the page, so that no address holds the secret.
 func qrCode(text, label string) (template.HTML, error) {
@@ -40,6 +43,6 @@ func qrCode(text, label string) (template.HTML, error) {
 		}
 	}
 	size := n + 2*qrQuiet
-	return template.HTML(fmt.Sprintf(`<svg class="qr" viewBox="0 0 %d %d" role="img" aria-label="%s" shape-rendering="crispEdges"><path fill="#fff" d="M0 0h%dv%dH0z"/><path d="%s"/></svg>`,
-		size, size, template.HTMLEscapeString(label), size, size, path.String())), nil
+	return template.HTML(fmt.Sprintf(`<svg width="%d" height="%d" viewBox="0 0 %d %d" role="img" aria-label="%s" shape-rendering="crispEdges"><path fill="#fff" d="M0 0h%dv%dH0z"/><path d="%s"/></svg>`,
+		qrScale*size, qrScale*size, size, size, template.HTMLEscapeString(label), size, size, path.String())), nil
 }

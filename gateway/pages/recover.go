@@ -56,10 +56,9 @@ var recoverWords = map[string]phrase{
 	"lost.how":   {"How it works", "お手続きの流れ"},
 	"lost.tell":  {"We tell every address that is on file for you, so that you could stop it if it were somebody else.", "登録されているすべてのアドレスにお知らせします。第三者による操作であれば、そこから中止できます。"},
 	"lost.wait":  {"After %s we mail you a code.", "%s後に、コードをメールでお送りします。"},
-	"lost.then":  {"Then you sign in with your password and that code, and set up a new second step. Those that you lost end to work.", "パスワードとそのコードでログインし、新しい二要素認証を設定していただきます。紛失したものは使えなくなります。"},
+	"lost.then":  {"Then you sign in with your password and that code, and set up a new second step. What you lost stops working.", "パスワードとそのコードでログインし、新しい二要素認証を設定していただきます。紛失したものは使えなくなります。"},
 	"lost.mail":  {"Notices and the code go to:", "お知らせとコードの送り先:"},
 	"lost.go":    {"Begin recovery", "復旧の手続きを始める"},
-	"lost.back":  {"Back", "戻る"},
 
 	"recover-begun.title": {"Recovery has begun", "復旧の手続きを開始しました"},
 	"recover-begun.until": {"A code will be mailed to you after this time:", "次の日時以降に、コードをメールでお送りします。"},
