@@ -323,6 +323,7 @@ func parseLimit(d *caddyfile.Dispenser) (Limit, error) {
 //		backend        NAME
 //		mode           [CONTROL...] observe | enforce
 //		max_login_body BYTES
+//		assert         AUDIENCE ISSUER        # such as: assert chat https://chat.example.com
 //	}
 func parseHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	handler := new(Handler)
@@ -352,8 +353,16 @@ func parseHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 				return nil, h.Errf("max_login_body %q: want a number of bytes", text)
 			}
 			handler.MaxLoginBody = n
+		case "assert":
+			if handler.Assert != nil {
+				return nil, h.Err("assert is given twice")
+			}
+			handler.Assert = new(Assert)
+			if !h.AllArgs(&handler.Assert.Audience, &handler.Assert.Issuer) {
+				return nil, h.Err("assert: want the name of the backend and the origin of the site: assert chat https://chat.example.com")
+			}
 		default:
-			return nil, h.Errf("unknown option %q: want backend, mode or max_login_body", h.Val())
+			return nil, h.Errf("unknown option %q: want backend, mode, max_login_body or assert", h.Val())
 		}
 	}
 	return handler, nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"reflect"
 	"strconv"
 	"sync/atomic"
@@ -13,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/kidoban/kidoban/gateway/assertion"
 	"github.com/kidoban/kidoban/gateway/guard"
 	"github.com/kidoban/kidoban/policies"
 )
@@ -35,12 +37,41 @@ type Handler struct {
 	// MaxLoginBody is the largest login body that is read, in bytes. Default: 65536.
 	MaxLoginBody int64 `json:"max_login_body,omitempty"`
 
+	// Assert has the gate tell the backend, under a signature, whose session each
+	// request rides on.
+	Assert *Assert `json:"assert,omitempty"`
+
 	app     *App
 	backend atomic.Pointer[policies.Backend]
 	modes   guard.Modes
+	site    assertion.Site
 	server  *caddyhttp.Server
 	logger  *zap.Logger
 	guard   atomic.Pointer[guard.Guard]
+}
+
+// Assert says between whom assertions are. The keys that verify them are at
+// ISSUER/.kidoban/jwks.json.
+type Assert struct {
+	// Audience is what the backend calls itself.
+	Audience string `json:"audience"`
+	// Issuer is the site's origin: https://HOST[:PORT], as browsers know it.
+	Issuer string `json:"issuer"`
+}
+
+// site checks and returns what the guard needs; zero where nothing is asserted.
+func (a *Assert) site() (assertion.Site, error) {
+	if a == nil {
+		return assertion.Site{}, nil
+	}
+	u, err := url.Parse(a.Issuer)
+	switch {
+	case a.Audience == "" || len(a.Audience) > 255:
+		return assertion.Site{}, errors.New("assert: the audience is missing or too long: name the backend as it calls itself")
+	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.Scheme+"://"+u.Host != a.Issuer:
+		return assertion.Site{}, fmt.Errorf("assert: issuer %.255q: want the origin of the site, such as https://chat.example.com", a.Issuer)
+	}
+	return assertion.Site{Issuer: a.Issuer, Audience: a.Audience}, nil
 }
 
 // CaddyModule implements caddy.Module.
@@ -58,6 +89,12 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.app = app.(*App)
 	if h.modes, err = parseModes(h.app.modes, h.Observe); err != nil {
 		return err
+	}
+	if h.site, err = h.Assert.site(); err != nil {
+		return err
+	}
+	if h.Assert != nil && h.modes.Observes(guard.ControlSessions) {
+		h.logger.Warn("sessions only observe on this site, so no request carries an assertion: the backend must not ask for one yet")
 	}
 	if h.Backend == "" {
 		return errors.New("backend is missing: name a preset, such as chatcore")
@@ -103,7 +140,7 @@ func trustsProxies(s *caddyhttp.Server) bool {
 // use has the handler guard b from now on.
 func (h *Handler) use(core *guard.Core, b *policies.Backend, policy policies.Policy) {
 	h.backend.Store(b)
-	h.guard.Store(guard.New(core, guard.Config{Backend: b, Modes: h.modes, Policy: policy, Limits: h.app.limits, MaxBody: h.MaxLoginBody}))
+	h.guard.Store(guard.New(core, guard.Config{Backend: b, Modes: h.modes, Policy: policy, Limits: h.app.limits, MaxBody: h.MaxLoginBody, Assert: h.site}))
 }
 
 func (h *Handler) open() (*guard.Guard, error) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/kidoban/kidoban/auth"
 	"github.com/kidoban/kidoban/detectors"
+	"github.com/kidoban/kidoban/gateway/assertion"
 	"github.com/kidoban/kidoban/gateway/limits"
 	"github.com/kidoban/kidoban/gateway/record"
 	"github.com/kidoban/kidoban/gateway/storage"
@@ -73,6 +74,7 @@ func Open(ctx context.Context, db *storage.DB, keys *storage.Keyring, s Settings
 		noting:    rate.NewLimiter(rate.Every(time.Second), 10_000),
 
 		announcing: announcing,
+		assertions: assertion.New(keys),
 	}
 	if c.Sessions, err = auth.OpenSessions(ctx, store, auth.SessionsConfig{Overall: s.Sessions.Overall, Idle: s.Sessions.Idle}, now); err != nil {
 		return nil, fmt.Errorf("opening sessions: %w", err)

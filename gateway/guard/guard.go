@@ -33,6 +33,7 @@ import (
 
 	"github.com/kidoban/kidoban/auth"
 	"github.com/kidoban/kidoban/detectors"
+	"github.com/kidoban/kidoban/gateway/assertion"
 	"github.com/kidoban/kidoban/gateway/attempt"
 	"github.com/kidoban/kidoban/gateway/limits"
 	"github.com/kidoban/kidoban/gateway/record"
@@ -92,6 +93,12 @@ func (m Modes) Observe(c Control) (Modes, error) {
 	return m, nil
 }
 
+// Observes reports whether control c only observes.
+func (m Modes) Observes(c Control) bool {
+	with, err := m.Observe(c)
+	return err == nil && with == m
+}
+
 // Core is the state that the guarded sites of a process share. All fields but
 // Locator and Counted are required, and none changes after the first request.
 type Core struct {
@@ -115,6 +122,7 @@ type Core struct {
 	Log       *slog.Logger
 
 	subscriptions atomic.Pointer[[]Subscription]
+	assertions    *assertion.Signer
 
 	// RecordOptional lets log-ins and operators' acts go on while the record cannot be
 	// written. They are then not on it.
@@ -149,6 +157,7 @@ type Guard struct {
 	headerCredentials []*policies.Credential
 	mints             []detectors.RouteClass // classes whose answers may hold a credential
 	loginMethods      []string
+	site              assertion.Site // no audience: nothing is asserted
 	anonymous         *anonymousCache
 	identifying       chan struct{} // bounds identify requests in flight
 	observing         chan struct{} // bounds identify requests of observe mode in flight
@@ -160,7 +169,8 @@ type Config struct {
 	Modes   Modes
 	Policy  policies.Policy
 	Limits  []limits.Limit
-	MaxBody int64 // bytes of a login body; 0: 64 KiB
+	MaxBody int64          // bytes of a login body; 0: 64 KiB
+	Assert  assertion.Site // to whom the gate asserts whom it let in; zero: to nobody
 }
 
 // New returns a guard of cfg.Backend over core.
@@ -174,6 +184,7 @@ func New(core *Core, cfg Config) *Guard {
 			PasswordFields: slices.Concat(cfg.Backend.Login.Password.Form, cfg.Backend.Login.Password.JSON),
 			MaxBody:        cfg.MaxBody,
 		},
+		site:        cfg.Assert,
 		anonymous:   newAnonymousCache(),
 		identifying: make(chan struct{}, 256),
 		observing:   make(chan struct{}, 64),
@@ -498,6 +509,9 @@ func (g *Guard) forward(w http.ResponseWriter, v *visit) (err error) {
 		v.r = r
 		if v.now.Sub(v.session.Seen) >= time.Minute { // finer is not noted
 			g.Sessions.Touch(v.session.ID, v.now)
+		}
+		if refusal := v.assert(); refusal != nil {
+			return refusal.write(w, r)
 		}
 	}
 	a := v.answerTo(w)

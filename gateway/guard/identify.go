@@ -79,6 +79,9 @@ func (v *visit) side(method, path string, credentials []presented) (policies.Ans
 			r.Header.Set(p.credential.Header, p.value)
 		}
 	}
+	if err := v.assertOwn(r); err != nil {
+		return policies.Answer{}, err
+	}
 	var got capture
 	if v.peer.Prepare != nil {
 		r = v.peer.Prepare(r, &got)

@@ -271,6 +271,9 @@ func (g *Guard) tryLogin(w http.ResponseWriter, v *visit) (err error) {
 		if refusal := v.authenticate(); refusal != nil {
 			return refusal.write(w, v.r)
 		}
+		if refusal := v.assert(); refusal != nil {
+			return refusal.write(w, v.r)
+		}
 		v.r.Header.Del("Accept-Encoding") // the answer must be readable
 	}
 	r := v.r

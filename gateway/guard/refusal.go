@@ -150,6 +150,9 @@ func wantsHTML(r *http.Request) bool {
 
 // servePage serves what lives under OwnPath.
 func (g *Guard) servePage(w http.ResponseWriter, v *visit) error {
+	if v.path == keysPath && g.asserts() {
+		return g.assertions.ServeKeys(w, v.r, v.now)
+	}
 	return pages.Serve(w, v.r, strings.TrimPrefix(v.path, OwnPath))
 }
 
