@@ -100,6 +100,10 @@ func TestProvision(t *testing.T) {
 		{"two limits of one name", global(strings.Repeat(limit("\t\t\tkey address\n\t\t\trate 5/1s\n"), 2), "") + site(handler), `the name "x" is taken already`},
 		{"too many limits", global(strings.Repeat(limit("\t\t\tkey address\n\t\t\trate 5/1s\n"), 9), "") + site(handler), "9 given, want at most 8"},
 		{"a login body too large to keep", global("", "") + site("\tkidoban {\n\t\tbackend lax\n\t\tmax_login_body 1048577\n\t}\n"), "max_login_body 1048577"},
+		{"assertions", global("", "") + site("\tkidoban {\n\t\tbackend lax\n\t\tassert chat https://chat.example.com:8443\n\t}\n"), ""},
+		{"assertions of a page", global("", "") + site("\tkidoban {\n\t\tbackend lax\n\t\tassert chat https://chat.example.com/\n\t}\n"), "want the origin of the site"},
+		{"assertions of a name", global("", "") + site("\tkidoban {\n\t\tbackend lax\n\t\tassert chat chat.example.com\n\t}\n"), "want the origin of the site"},
+		{"assertions to nobody", global("", "") + site("\tkidoban {\n\t\tbackend lax\n\t\tassert \"\" https://chat.example.com\n\t}\n"), "the audience is missing"},
 
 		{"mail", global(letters(smtp, "\t\t\tto a@example.com\n\t\t\tto b@例え.jp {\n\t\t\t\tevents decision.lifted\n\t\t\t\tlanguage en\n\t\t\t\ttime_zone Asia/Tokyo\n\t\t\t}\n"), "") + site(handler), ""},
 		{"mail twice", global(letters(smtp, "")+letters(smtp, ""), "") + site(handler), "twice"},

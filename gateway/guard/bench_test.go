@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/kidoban/kidoban/auth"
+	"github.com/kidoban/kidoban/gateway/assertion"
 	"github.com/kidoban/kidoban/gateway/guard"
 	"github.com/kidoban/kidoban/gateway/limits"
 	"github.com/kidoban/kidoban/gateway/storage"
@@ -64,16 +65,18 @@ func BenchmarkKnownSession(b *testing.B) {
 	for _, bench := range []struct {
 		name   string
 		limits []limits.Limit
+		site   assertion.Site
 	}{
-		{"no limits", nil},
-		{"3 limits", []limits.Limit{
+		{name: "no limits"},
+		{name: "asserted", site: chatSite},
+		{name: "3 limits", limits: []limits.Limit{
 			{Name: "address", Key: limits.KeyAddress, Rate: rate},
 			{Name: "session", Key: limits.KeySession, Rate: rate},
 			{Name: "account", Key: limits.KeyAccount, Rate: rate},
 		}},
 	} {
 		b.Run(bench.name, func(b *testing.B) {
-			g := guard.New(core, guard.Config{Backend: preset, Limits: bench.limits})
+			g := guard.New(core, guard.Config{Backend: preset, Limits: bench.limits, Assert: bench.site})
 			w := &discard{header: make(http.Header)}
 			cookies := guard.SessionCookie + "=" + token + "; lang=ja; sid=backend-cookie"
 			base := httptest.NewRequest("GET", "/v2/rooms/1/messages", nil)
