@@ -1,10 +1,13 @@
 package web
 
 import (
+	"errors"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/kidoban/kidoban/chatcore/assertion"
 	"github.com/kidoban/kidoban/chatcore/chat"
 )
 
@@ -23,9 +26,39 @@ func tokenHeaders(r *http.Request) []string {
 	return tokens
 }
 
+// errNotVouched is a credential that no gateway vouches for. It does not say
+// whether the credential is good: whoever stole one learns nothing.
+var errNotVouched = chat.Errorf(chat.Unauthenticated, "This request did not come by the way it should")
+
 // caller is who makes a request, or chat.ErrCredential. With a token the
-// cookie is not looked at, and two tokens are no credential.
+// cookie is not looked at, and two tokens are no credential. Where assertions
+// are asked for, one must say that the credential is its account's own.
 func (h *handler) caller(r *http.Request) (chat.Caller, error) {
+	if h.assertions == nil {
+		return h.presented(r)
+	}
+	if _, err := r.Cookie(SessionCookie); err != nil && len(tokenHeaders(r)) == 0 {
+		return chat.Caller{}, chat.ErrCredential
+	}
+	said, err := h.assertions.Verify(r)
+	switch {
+	case errors.Is(err, assertion.ErrKeys):
+		h.log.ErrorContext(r.Context(), "assertions cannot be verified", "error", err.Error())
+		return chat.Caller{}, chat.Errorf(chat.Unavailable, "The service cannot tell who you are just now")
+	case err != nil:
+		h.log.WarnContext(r.Context(), "refused around the gateway", "route", r.Pattern, "reason", err.Error())
+		return chat.Caller{}, errNotVouched
+	}
+	c, err := h.presented(r)
+	if err == nil && said.Subject != "" && said.Subject != strconv.FormatInt(int64(c.Account.ID), 10) {
+		h.log.WarnContext(r.Context(), "refused around the gateway", "route", r.Pattern, "reason", "the assertion is about another account")
+		return chat.Caller{}, errNotVouched
+	}
+	return c, err
+}
+
+// presented is whose credential a request presents.
+func (h *handler) presented(r *http.Request) (chat.Caller, error) {
 	switch tokens := tokenHeaders(r); len(tokens) {
 	case 0:
 	case 1:

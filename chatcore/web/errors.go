@@ -58,8 +58,10 @@ func (h *handler) failPage(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	status, message := h.heard(r, err)
 	var who *chat.Caller
-	if c, err := h.owner(r); err == nil {
-		who = &c
+	if !errors.Is(err, errNotVouched) {
+		if c, err := h.owner(r); err == nil {
+			who = &c
+		}
 	}
 	p := h.newPage(w, r, who)
 	p.Data = errors.Is(err, chat.ErrResetGone) // another link may be asked for

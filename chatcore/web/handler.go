@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/kidoban/kidoban/chatcore"
+	"github.com/kidoban/kidoban/chatcore/assertion"
 	"github.com/kidoban/kidoban/chatcore/chat"
 )
 
@@ -33,13 +34,18 @@ type Options struct {
 	// the Host header.
 	TrustedOrigins []string
 
+	// Assertions verifies what a gateway in front says of requests. With it a
+	// session or token is good only together with such a statement about its
+	// account. Nil: nothing is asked for.
+	Assertions *assertion.Verifier
+
 	Log *slog.Logger // nil: nothing is logged
 }
 
 // Handler serves svc, which must stay open while the handler is used. It
 // fails when a trusted origin is not one.
 func Handler(svc *chatcore.Service, o Options) (http.Handler, error) {
-	h := &handler{svc: svc, secure: o.SecureCookies, log: o.Log, now: time.Now, csrf: http.NewCrossOriginProtection()}
+	h := &handler{svc: svc, secure: o.SecureCookies, assertions: o.Assertions, log: o.Log, now: time.Now, csrf: http.NewCrossOriginProtection()}
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)
 	}
@@ -100,12 +106,13 @@ func Handler(svc *chatcore.Service, o Options) (http.Handler, error) {
 
 // handler answers requests. Its fields do not change.
 type handler struct {
-	svc     *chatcore.Service
-	secure  bool
-	origins []string
-	csrf    *http.CrossOriginProtection
-	log     *slog.Logger
-	now     func() time.Time
+	svc        *chatcore.Service
+	secure     bool
+	assertions *assertion.Verifier // nil: none are asked for
+	origins    []string
+	csrf       *http.CrossOriginProtection
+	log        *slog.Logger
+	now        func() time.Time
 }
 
 // action answers a request or says why not.

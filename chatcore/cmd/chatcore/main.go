@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/kidoban/kidoban/chatcore"
+	"github.com/kidoban/kidoban/chatcore/assertion"
 	"github.com/kidoban/kidoban/chatcore/password"
 	"github.com/kidoban/kidoban/chatcore/web"
 )
@@ -116,8 +117,19 @@ func serve(ctx context.Context, args []string, _, stderr io.Writer) (err error) 
 		o.TrustedOrigins = append(o.TrustedOrigins, s)
 		return nil
 	})
+	var vouched assertion.Config
+	fs.StringVar(&vouched.Keys, "assertion-jwks", "", "ask for an assertion of the gateway with each session and token; its keys are at this https `URL`, or in this file")
+	fs.StringVar(&vouched.Issuer, "assertion-issuer", "", "the gateway's `origin`, such as https://chat.example; with --assertion-jwks")
+	fs.StringVar(&vouched.Audience, "assertion-audience", "", "what the gateway calls this service, a `name`; with --assertion-jwks")
 	if err := parse(fs, c, args, stderr); err != nil {
 		return err
+	}
+	if vouched.Keys != "" || vouched.Issuer != "" || vouched.Audience != "" {
+		v, err := assertion.New(vouched)
+		if err != nil {
+			return err
+		}
+		o.Assertions = v
 	}
 	log := slog.New(slog.NewJSONHandler(stderr, nil))
 	c.Log, o.Log = log, log
