@@ -33,7 +33,9 @@ type site struct {
 // cheap is a cost at which a test hashes thousands of passwords.
 var cheap = password.Cost{Memory: 64, Time: 1, Threads: 1}
 
-func newSite(t testing.TB) *site {
+func newSite(t testing.TB) *site { return newSiteWith(t, web.Options{}) }
+
+func newSiteWith(t testing.TB, o web.Options) *site {
 	t.Helper()
 	s := &site{t: t, mails: t.TempDir(), log: &lockedBuffer{}}
 	log := slog.New(slog.NewJSONHandler(s.log, nil))
@@ -53,7 +55,8 @@ func newSite(t testing.TB) *site {
 			t.Errorf("closing: %v", err)
 		}
 	})
-	if handler, err = web.Handler(s.svc, web.Options{Log: log}); err != nil {
+	o.Log = log
+	if handler, err = web.Handler(s.svc, o); err != nil {
 		t.Fatal(err)
 	}
 	accounts, err := s.svc.Seed(t.Context(), chatcore.SeedOptions{Organizations: 2, Accounts: 30, Seed: 4})
