@@ -59,6 +59,7 @@ type DeviceView struct {
 	// more than a day ago, "forked" if the cookie was seen in two places.
 	State string
 	Since time.Time // the account's first completed login on the device
+	Last  time.Time // and its last one
 }
 
 const (
@@ -74,6 +75,9 @@ type DeviceStore interface {
 	// updateDevice passes the device, or the zero device with its id, to change and
 	// stores the result, unless change returns an error.
 	updateDevice(ctx context.Context, id deviceID, change func(d *device, found bool) error) (device, error)
+	// devicesOf is up to limit devices on which the subject completed a login, the
+	// latest one first. They need have no other subjects, and no generations.
+	devicesOf(ctx context.Context, subject string, limit int) ([]device, error)
 	// forgetDevices deletes up to limit devices that completed their last login at
 	// or before then, or did so at or before unused and were never presented.
 	forgetDevices(ctx context.Context, then, unused time.Time, limit int) (int, error)
@@ -84,6 +88,15 @@ type deviceID [16]byte
 // String is 26 letters and digits, as session ids are.
 func (id deviceID) String() string {
 	return base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(id[:])
+}
+
+// parseDeviceID reads what String wrote.
+func parseDeviceID(text string) (id deviceID, ok bool) {
+	raw, err := base32.StdEncoding.WithPadding(base32.NoPadding).DecodeString(text)
+	if err != nil || len(raw) != len(id) || deviceID(raw).String() != text {
+		return id, false
+	}
+	return deviceID(raw), true
 }
 
 // device is what is stored. Its cookies are numbered: generation is that of the
@@ -202,7 +215,7 @@ var errForgotten = errors.New("the device was forgotten")
 func (ds *Devices) view(d *device, subject string, now time.Time) DeviceView {
 	v := DeviceView{ID: d.id.String(), State: stateStranger}
 	if i := d.association(subject); i >= 0 {
-		v.Since = d.subjects[i].since
+		v.Since, v.Last = d.subjects[i].since, d.subjects[i].last
 		v.State = stateTrusted
 		if now.Sub(v.Since) < ds.cfg.Probation {
 			v.State = stateProbation
@@ -279,6 +292,47 @@ func (ds *Devices) associate(d *device, subject string, now time.Time) {
 		d.subjects = slices.Delete(d.subjects, oldest, oldest+1)
 	}
 	d.subjects = append(d.subjects, association{subject, now, now})
+}
+
+const devicesMax = 100 // devices that OfSubject lists
+
+// OfSubject is the devices on which an account completed a login, the latest one
+// first, at most 100.
+func (ds *Devices) OfSubject(ctx context.Context, subject string, now time.Time) ([]DeviceView, error) {
+	if checkOwner(subject) != nil {
+		return nil, nil
+	}
+	all, err := ds.store.devicesOf(ctx, subject, devicesMax)
+	if err != nil {
+		return nil, fmt.Errorf("listing the devices of an account: %w", err)
+	}
+	var views []DeviceView
+	for i := range all {
+		views = append(views, ds.view(&all[i], subject, stored(now)))
+	}
+	return views, nil
+}
+
+// Forget makes the account a stranger on a device, as if it had never completed a
+// login there. Other accounts keep theirs. That there is no such device, or none of
+// the account, is no error.
+func (ds *Devices) Forget(ctx context.Context, subject, id string, _ time.Time) error {
+	parsed, ok := parseDeviceID(id)
+	if !ok || subject == "" {
+		return nil
+	}
+	_, err := ds.store.updateDevice(ctx, parsed, func(d *device, found bool) error {
+		i := d.association(subject)
+		if !found || i < 0 {
+			return errForgotten
+		}
+		d.subjects = slices.Delete(d.subjects, i, i+1)
+		return nil
+	})
+	if err != nil && !errors.Is(err, errForgotten) {
+		return fmt.Errorf("forgetting a device: %w", err)
+	}
+	return nil
 }
 
 // Sweep forgets devices that were not used for long and returns how many.

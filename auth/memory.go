@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -27,6 +28,7 @@ type MemoryStore struct {
 	learned  map[string]int64   // the revision of each person
 	factors  factorMemory
 	holds    holdMemory
+	slips    slipMemory
 }
 
 // NewMemoryStore returns an empty store.
@@ -43,6 +45,7 @@ func NewMemoryStore() *MemoryStore {
 		learned:  make(map[string]int64),
 		factors:  newFactorMemory(),
 		holds:    newHoldMemory(),
+		slips:    newSlipMemory(),
 	}
 }
 
@@ -472,6 +475,22 @@ func (m *MemoryStore) updateDevice(_ context.Context, id deviceID, change func(*
 	}
 	m.devices[id] = d.clone()
 	return d, nil
+}
+
+func (m *MemoryStore) devicesOf(_ context.Context, subject string, limit int) ([]device, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	last := func(d device) time.Time { return d.subjects[d.association(subject)].last }
+	var all []device
+	for _, d := range m.devices {
+		if d.association(subject) >= 0 {
+			all = append(all, d.clone())
+		}
+	}
+	slices.SortFunc(all, func(a, b device) int {
+		return cmp.Or(last(b).Compare(last(a)), bytes.Compare(b.id[:], a.id[:]))
+	})
+	return all[:min(limit, len(all))], nil
 }
 
 func (m *MemoryStore) forgetDevices(_ context.Context, then, unused time.Time, limit int) (int, error) {

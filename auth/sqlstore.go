@@ -593,6 +593,30 @@ func (s *SQLStore) updateDevice(ctx context.Context, id deviceID, change func(*d
 	return d, nil
 }
 
+func (s *SQLStore) devicesOf(ctx context.Context, subject string, limit int) ([]device, error) {
+	ctx, cancel := asking(ctx)
+	defer cancel()
+	rows, err := s.reads.QueryContext(ctx, `SELECT a.device, a.since, a.last, d.forked
+		FROM (SELECT device, since, last FROM auth_device_subjects WHERE subject = ? ORDER BY last DESC, device DESC LIMIT ?) AS a
+		JOIN auth_devices AS d ON d.id = a.device ORDER BY a.last DESC, a.device DESC`, subject, limit)
+	if err != nil {
+		return nil, err
+	}
+	var all []device
+	err = scan(rows, func() error {
+		var (
+			id                  []byte
+			since, last, forked int64
+		)
+		if err := rows.Scan(&id, &since, &last, &forked); err != nil {
+			return err
+		}
+		all = append(all, device{id: deviceID(id), forked: fromMicro(forked), subjects: []association{{subject, fromMicro(since), fromMicro(last)}}})
+		return nil
+	})
+	return all, err
+}
+
 func (s *SQLStore) forgetDevices(ctx context.Context, then, unused time.Time, limit int) (int, error) {
 	return s.forget(ctx, `DELETE FROM auth_devices WHERE id IN
 		(SELECT id FROM auth_devices WHERE used <= ? OR presented = 0 AND used <= ? LIMIT ?)`, toMicro(then), toMicro(unused), limit)

@@ -31,6 +31,7 @@ type store interface {
 	auth.DeviceStore
 	auth.FactorStore
 	auth.HoldStore
+	auth.SlipStore
 }
 
 // backing is where a test's data is. open is a store on it, and stands for a start
