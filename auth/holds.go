@@ -249,7 +249,7 @@ func (h *hold) notice(kind FactorNoticeKind, by string, now time.Time) FactorNot
 // expire ends h. Somebody had the right password: if they gave no factor, the owner
 // is to know (ASVS 5.0 6.3.5).
 func (h *hold) expire(by string, now time.Time) (told []FactorNotice) {
-	if h.State == HoldWaiting {
+	if h.State == HoldWaiting && h.Need != NeedConfirm { // the mail with the code told of it
 		told = append(told, h.notice(HoldUnanswered, "", now))
 	}
 	h.end(HoldExpired, by, now)
@@ -589,6 +589,27 @@ func (hs *Holds) Deny(ctx context.Context, id string, by Act, now time.Time) (Ho
 		}
 		h.end(HoldDenied, by.By, now)
 		return []FactorNotice{h.notice(HoldWasDenied, by.By, now)}, nil
+	})
+}
+
+// GiveUp ends a hold that its holder does not go on with. The owner is told as of one
+// that nobody finished, if tell says so.
+func (hs *Holds) GiveUp(ctx context.Context, id string, by Act, tell bool, now time.Time) (Hold, error) {
+	const what = "giving a held login up"
+	now = stored(now)
+	a, err := by.at(now)
+	if err != nil {
+		return Hold{}, fmt.Errorf("%s: %w", what, err)
+	}
+	return hs.change(ctx, what, id, a, now, func(h *hold) (told []FactorNotice, err error) {
+		if !h.open() || h.over(now) {
+			return nil, ErrHoldOver
+		}
+		if tell {
+			told = h.expire(by.By, now)
+		}
+		h.end(HoldExpired, by.By, now)
+		return told, nil
 	})
 }
 

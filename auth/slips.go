@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 	"time"
 )
 
@@ -23,6 +24,7 @@ const (
 	SlipEnrolLink SlipPurpose = "enrol_link" // 256 bits in a mailed link: evidence for binding a factor
 	SlipEnrolCode SlipPurpose = "enrol_code" // 128 bits from an administrator or operator: the same
 	SlipRecovery  SlipPurpose = "recovery"   // 128 bits, mailed after a time in which it can be cancelled
+	SlipRemember  SlipPurpose = "remember"   // nobody types it: a device, or a hold, is remembered
 )
 
 // standard is how long a slip is good unless its maker says otherwise; 0: no such
@@ -32,7 +34,7 @@ func (p SlipPurpose) standard() time.Duration {
 	switch p {
 	case SlipConfirm:
 		return 10 * time.Minute
-	case SlipEnrolLink, SlipEnrolCode, SlipRecovery:
+	case SlipEnrolLink, SlipEnrolCode, SlipRecovery, SlipRemember:
 		return 24 * time.Hour
 	}
 	return 0
@@ -462,6 +464,22 @@ func (ss *Slips) Cancel(ctx context.Context, id string, by Act, now time.Time) (
 		return Slip{}, fmt.Errorf("cancelling a slip: %w", err)
 	}
 	return s.Slip, nil
+}
+
+// Remember notes that a device or a hold is remembered by an account until then. It is
+// no secret: whoever shows what is remembered proves it otherwise.
+func (ss *Slips) Remember(ctx context.Context, subject, what string, until, now time.Time) error {
+	_, _, err := ss.Issue(ctx, Slip{Purpose: SlipRemember, Subject: subject, For: what, Expires: until}, Act{}, now)
+	return err
+}
+
+// Remembers reports whether an account remembers a device or a hold.
+func (ss *Slips) Remembers(ctx context.Context, subject, what string, now time.Time) (bool, error) {
+	all, err := ss.Open(ctx, subject, now)
+	if err != nil || what == "" {
+		return false, err
+	}
+	return slices.ContainsFunc(all, func(s Slip) bool { return s.Purpose == SlipRemember && s.For == what }), nil
 }
 
 // Due is up to limit open slips of a purpose, at most 500, whose NotBefore came and

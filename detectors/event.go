@@ -26,6 +26,7 @@ const (
 	Door    Kind = "door"    // a credential turned out authenticated outside a login route
 	Session Kind = "session" // a session of ours began, was used anew or ended
 	Request Kind = "request" // any other request that was refused or limited
+	Factor  Kind = "factor"  // a second factor was given, or was wrong
 )
 
 // Outcome is how the backend, or the gate before it, answered.

@@ -101,7 +101,7 @@ type FactorContext struct {
 	Country      string                // upper case; "": not known
 	Device       detectors.DeviceState // seen from the account
 	StepUp       bool                  // a step-up of a rule or an operator holds
-	Enrolled     bool                  // the account has a factor that is not disabled
+	Enrolled     bool                  // the account has a factor, be it disabled: who guessed at one until it was got rid of nothing
 	FirstSeen    time.Time             // the account's first login; zero: this is it
 	Now          time.Time
 	Route        detectors.RouteClass

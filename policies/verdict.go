@@ -28,13 +28,16 @@ const (
 	ReasonStorageUnavailable   Reason = "storage_unavailable"   // what must be durable cannot be written
 	ReasonIdentifyFailed       Reason = "identify_failed"       // the whoami route failed
 	ReasonDeviceForked         Reason = "device_forked"         // the device cookie lives in two places
+	ReasonFactorDue            Reason = "factor_due"            // a second factor, or a mailed code, is asked for
+	ReasonHoldFailed           Reason = "hold_failed"           // an answer that must be held cannot be
+	ReasonForeignForm          Reason = "foreign_form"          // a form of ours that was not sent from the page it belongs to
 )
 
 var reasons = []Reason{
 	ReasonNone, ReasonDecision, ReasonRule, ReasonLimit, ReasonUnidentified,
 	ReasonUnapprovedCredential, ReasonAmbiguous, ReasonTooLarge, ReasonUnsupportedEncoding,
 	ReasonSourceUnknown, ReasonEarlyData, ReasonSessionEnded, ReasonStorageUnavailable,
-	ReasonIdentifyFailed, ReasonDeviceForked,
+	ReasonIdentifyFailed, ReasonDeviceForked, ReasonFactorDue, ReasonHoldFailed, ReasonForeignForm,
 }
 
 // Reasons is the closed set, ReasonNone included.

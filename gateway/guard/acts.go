@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -22,11 +23,15 @@ const (
 	actBegin    = record.Acts + "session.begin"
 	actEnd      = record.Acts + "session.end"
 	actEndAll   = record.Acts + "account.end_sessions"
+	actFactor   = record.Acts + "factor.give"
+	actConfirm  = record.Acts + "hold.confirm"
+	actDeny     = record.Acts + "hold.deny"
 
 	entryStarted = "gate.started"        // acts that a crash cut off are abandoned by then
 	entryDecided = "decision.registered" // by a rule, after it was done
 	denialPrefix = "denial."             // a control follows
 	loginPrefix  = "login."              // an outcome follows: failure or unknown
+	factorPrefix = "factor."             // what became of an attempt follows
 )
 
 const (
@@ -429,11 +434,12 @@ func (c *Core) EndSessions(ctx context.Context, account, by string) (ended []aut
 	return ended, err
 }
 
-// beginSession begins a session, on record.
-func (c *Core) beginSession(ctx context.Context, s auth.Session, credentials []auth.Credential) (begun auth.Session, token string, err error) {
+// beginSession begins a session, on record. release is the hold that it ends, if any.
+func (c *Core) beginSession(ctx context.Context, s auth.Session, credentials []auth.Credential, release string) (begun auth.Session, token string, err error) {
 	s.ID = rand.Text()
 	body := map[string]string{
 		"session": s.ID, "kind": string(s.Kind), "account": s.Subject, "organization": s.Organization, "device": s.Device, "source": s.Source,
+		"aal": strconv.Itoa(s.AAL), "factor": string(s.Factor), "hold": release,
 	}
 	for name, value := range body {
 		if value == "" {
@@ -441,7 +447,7 @@ func (c *Core) beginSession(ctx context.Context, s auth.Session, credentials []a
 		}
 	}
 	err = c.act(ctx, actBegin, body, true, func(ctx context.Context, entry string, at time.Time) error {
-		begun, token, err = c.Sessions.BeginAct(ctx, s, credentials, auth.Act{Entry: entry}, at)
+		begun, token, err = c.Sessions.BeginAct(ctx, s, credentials, auth.Act{Entry: entry, Release: release}, at)
 		return err
 	})
 	c.tellNodes(topicSessions)

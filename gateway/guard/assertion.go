@@ -15,7 +15,7 @@ const keysPath = OwnPath + "jwks.json"
 
 // asserts reports whether the backend is told whom the gate let in. Where sessions
 // only observe there is nobody to tell of.
-func (g *Guard) asserts() bool { return g.site.Audience != "" && !g.modes.sessions }
+func (g *Guard) asserts() bool { return g.asserted.Audience != "" && !g.modes.sessions }
 
 // assert adds to a request that rides on a session what the backend is to know of
 // it. What the client sent under that name is gone already, see clean.
@@ -25,10 +25,10 @@ func (v *visit) assert() *refusal {
 		return nil
 	}
 	now := g.Now() // a body may have taken its time
-	token, ok := g.assertions.Recent(g.site, s.ID, s.AAL, authenticated(s), now)
+	token, ok := g.assertions.Recent(g.asserted, s.ID, s.AAL, authenticated(s), now)
 	if !ok {
 		var err error
-		if token, err = g.assertions.Sign(g.site, v.statement(), now); err != nil {
+		if token, err = g.assertions.Sign(g.asserted, v.statement(), now); err != nil {
 			g.complain("signing an assertion", "error", err)
 			return v.refuse(ControlSessions, unavailable)
 		}
@@ -75,7 +75,7 @@ func (v *visit) assertOwn(r *http.Request) error {
 	if !g.asserts() {
 		return nil
 	}
-	token, err := g.assertions.SignOwn(g.site, r.Method, r.URL.EscapedPath(), g.Now())
+	token, err := g.assertions.SignOwn(g.asserted, r.Method, r.URL.EscapedPath(), g.Now())
 	if err == nil {
 		setAssertion(r.Header, token)
 	}

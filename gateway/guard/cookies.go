@@ -18,8 +18,8 @@ const (
 
 // crumbs is what a request's Cookie header holds for us.
 type crumbs struct {
-	session, device string
-	presented       []presented // credentials of the backend, as sent
+	session, device, hold, approval string
+	presented                       []presented // credentials of the backend, as sent
 }
 
 // presented is one credential that a request carries.
@@ -48,6 +48,10 @@ func (v *visit) readCookies() {
 				c.session = value
 			case name == DeviceCookie:
 				c.device = value
+			case name == HoldCookie:
+				c.hold = value
+			case name == ApprovalCookie:
+				c.approval = value
 			default:
 				if cred := v.guard.cookieCredential(name, part); cred != nil {
 					c.presented = append(c.presented, presented{cred, value, name != cred.Cookie})
@@ -166,7 +170,7 @@ func (g *Guard) forwardCookies(r *http.Request, keep func(c *policies.Credential
 				continue
 			}
 			name, value, _ := strings.Cut(part, "=")
-			if name == SessionCookie || name == DeviceCookie {
+			if name == SessionCookie || name == DeviceCookie || name == HoldCookie || name == ApprovalCookie {
 				continue
 			}
 			if c := g.cookieCredential(name, part); c != nil && (name != c.Cookie || !keep(c, value)) {

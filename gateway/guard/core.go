@@ -31,6 +31,7 @@ type Settings struct {
 	Record   *record.Log
 	Limiter  *limits.Limiter
 	Attempts *limits.Attempts
+	Factors  *FactorSettings // optional: without them there are no second factors
 	Now      func() time.Time
 	Log      *slog.Logger
 }
@@ -81,6 +82,11 @@ func Open(ctx context.Context, db *storage.DB, keys *storage.Keyring, s Settings
 	}
 	if c.Devices, err = auth.OpenDevices(ctx, store, keys.Cookies, auth.DevicesConfig{}, now); err != nil {
 		return nil, fmt.Errorf("opening devices: %w", err)
+	}
+	if s.Factors != nil {
+		if err := c.openFactors(ctx, store, keys, *s.Factors, now); err != nil {
+			return nil, err
+		}
 	}
 	decisions, err := policies.NewSQLStore(db.SQL(), db.Dialect())
 	if err != nil {
@@ -152,6 +158,7 @@ func (c *Core) sweep(ctx context.Context) {
 	complain("sweeping sessions", err)
 	_, err = c.Devices.Sweep(ctx, now)
 	complain("sweeping devices", err)
+	complain("sweeping second factors", c.sweepFactors(ctx, now))
 	_, err = c.Outbox.Purge(ctx, now.Add(-keepNotices))
 	complain("the outbox", err)
 	complain("the ledger", c.Ledger.Flush(ctx))

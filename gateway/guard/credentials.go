@@ -124,9 +124,14 @@ func (v *visit) admits(p presented) *refusal {
 			v.approved = append(v.approved, p)
 			return nil
 		case policy == policies.AdoptUnknown:
-			refusal := v.complete(completion{kind: detectors.Door, identity: id, credentials: []presented{p}, outcome: detectors.Success})
+			refusal := v.awaited([]presented{p})
+			if refusal == nil {
+				refusal = v.complete(completion{kind: detectors.Door, identity: id, credentials: []presented{p}, outcome: detectors.Success})
+			}
 			if refusal == nil {
 				v.approved = append(v.approved, p)
+			} else {
+				refusal.cookies = append(refusal.cookies, v.cookies...)
 			}
 			return refusal
 		case policy == policies.PassUnknown:

@@ -13,6 +13,9 @@ import (
 // it, or nil to let it go. It is the egress half of the promise that nobody gets
 // an authenticated answer without a session of ours, whichever route it came from.
 func (v *visit) judge(a *answer) *refusal {
+	if v.pending != nil {
+		return v.hold(*v.pending)
+	}
 	if v.login != nil {
 		return v.judgeLogin(a)
 	}
@@ -68,7 +71,10 @@ func (v *visit) judgeGrants(a *answer) *refusal {
 		case v.session != nil && v.session.Subject == id.Subject:
 			return v.bind(fresh)
 		default:
-			return v.complete(completion{kind: detectors.Door, identity: id, credentials: fresh, outcome: detectors.Success})
+			if refusal := v.awaited(fresh); refusal != nil {
+				return refusal
+			}
+			return v.complete(completion{kind: detectors.Door, identity: id, credentials: fresh, outcome: detectors.Success, answered: true})
 		}
 	}
 	if (deleted || v.class == detectors.Logout && a.status < 400) && v.session != nil && v.session.Kind == auth.BrowserSession {
@@ -138,7 +144,7 @@ func (v *visit) judgeMinted(a *answer) *refusal {
 	_, _, err := v.guard.beginSession(v.r.Context(), auth.Session{
 		Kind: auth.TokenSession, Subject: v.session.Subject, Organization: v.session.Organization,
 		AAL: v.session.AAL, Source: v.source.Address.String(),
-	}, v.bound(minted))
+	}, v.bound(minted), "")
 	if err != nil {
 		v.guard.complain("binding a minted token", "error", err)
 		return v.refuse(ControlSessions, unavailable)
@@ -179,6 +185,8 @@ type completion struct {
 	size        int64
 	outcome     detectors.Outcome
 	old         [][16]byte // digests of name by earlier keys
+	answered    bool       // it is the backend's answer that made it so
+	hold        *auth.Hold // that is released with it; nil: none
 }
 
 // complete decides on an accepted login and, if it stands, begins our session.
@@ -210,9 +218,29 @@ func (v *visit) complete(c completion) *refusal {
 		}
 	}
 	verdict, observed := v.after(e)
-	if refusal := v.concludeLogin(verdict, observed, e); refusal != nil {
+	stepUp := v.stepUp
+	if verdict.Action == rules.StepUp && !observed && v.canHold() {
+		v.count(countedLogin, verdict, false, e.Device.Known()) // and met by a factor
+		stepUp = true
+	} else if refusal := v.concludeLogin(verdict, observed, e); refusal != nil {
 		v.logOut(c.credentials)
 		return refusal
+	}
+	due, err := v.due(c, e, person, stepUp)
+	if err != nil {
+		g.complain("second factors", "error", err)
+		v.logOut(c.credentials)
+		return v.refuse(ControlSessions, unavailable)
+	}
+	c.device = e.Device
+	switch {
+	case due.Need == policies.NeedNone:
+	case v.reachable(due, c.identity):
+		return v.hold(pending{c, e, due})
+	default:
+		// Nobody can be asked for a code that cannot be mailed.
+		v.logOut(c.credentials)
+		return v.refuse(countedLogin, policies.Verdict{Action: rules.StepUp, Reason: policies.ReasonFactorDue})
 	}
 	return v.begin(c, e)
 }
@@ -238,12 +266,26 @@ func (v *visit) begin(c completion, e detectors.Event) *refusal {
 		return fail("devices", err)
 	}
 	old := v.session
-	s, token, err := g.beginSession(ctx, auth.Session{
+	s := auth.Session{
 		Kind: auth.BrowserSession, Subject: id.Subject, Organization: id.Organization, Device: view.ID,
-		AAL: 1, Source: v.source.Address.String(),
-	}, v.bound(c.credentials))
+		AAL: 1, Source: v.source.Address.String(), Country: v.source.Country, Client: clientWords(v.r),
+	}
+	release := ""
+	if h := c.hold; h != nil {
+		release, s.AAL, s.Factor = h.ID, h.AAL, h.FactorKind
+		if h.FactorKind != "" {
+			s.Verified = h.Approved
+		}
+	}
+	s, token, err := g.beginSession(ctx, s, v.bound(c.credentials), release)
+	if errors.Is(err, auth.ErrHoldOver) {
+		return v.over()
+	}
 	if err != nil {
 		return fail("beginning a session", err)
+	}
+	if c.hold != nil && g.factorPolicy.Remember > 0 {
+		g.rememberDevice(ctx, id.Subject, c.hold.ID, view.ID, v.now)
 	}
 	if old != nil && old.Kind == auth.BrowserSession && old.ID != s.ID {
 		g.logOutOf(ctx, old.ID, "login")

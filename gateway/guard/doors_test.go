@@ -493,7 +493,7 @@ func TestListAttackIsStopped(t *testing.T) {
 // and sessions are guarded all the same.
 func TestObserveOneControl(t *testing.T) {
 	backend := newHostile()
-	g := newGate(t, "hostile", backend, func(c *guard.Config) {
+	g := newGate(t, "hostile", backend, func(c *setup) {
 		var err error
 		if c.Modes, err = c.Modes.Observe(guard.ControlDecisions); err != nil {
 			t.Fatal(err)

@@ -33,9 +33,11 @@ import (
 
 	"github.com/kidoban/kidoban/auth"
 	"github.com/kidoban/kidoban/detectors"
+	"github.com/kidoban/kidoban/gateway/account"
 	"github.com/kidoban/kidoban/gateway/assertion"
 	"github.com/kidoban/kidoban/gateway/attempt"
 	"github.com/kidoban/kidoban/gateway/limits"
+	"github.com/kidoban/kidoban/gateway/pages"
 	"github.com/kidoban/kidoban/gateway/record"
 	"github.com/kidoban/kidoban/gateway/stream"
 	"github.com/kidoban/kidoban/policies"
@@ -115,6 +117,9 @@ type Core struct {
 	Stream    *stream.Stream
 	Record    *record.Log
 	Sockets   *Sockets
+	Factors   *auth.Factors // nil, as the next two: there are no second factors
+	Holds     *auth.Holds
+	Slips     *auth.Slips
 	Locator   Locator                             // nil: ASN and country are unknown
 	Digest    func(label, text string) [16]byte   // keyed
 	Digests   func(label, text string) [][16]byte // by all keys that are good, the current first
@@ -127,6 +132,11 @@ type Core struct {
 	// RecordOptional lets log-ins and operators' acts go on while the record cannot be
 	// written. They are then not on it.
 	RecordOptional atomic.Bool
+
+	// Mailing says that mail is sent: people can be told of what concerns them.
+	Mailing atomic.Bool
+
+	origins []string // where people reach the service; empty without second factors
 
 	node       string
 	shared     bool        // other nodes change the database too
@@ -157,8 +167,11 @@ type Guard struct {
 	headerCredentials []*policies.Credential
 	mints             []detectors.RouteClass // classes whose answers may hold a credential
 	loginMethods      []string
-	site              assertion.Site // no audience: nothing is asserted
+	asserted          assertion.Site // no audience: nothing is asserted
 	anonymous         *anonymousCache
+	factorPolicy      policies.FactorPolicy
+	site              pages.Site
+	desk              *account.Desk
 	identifying       chan struct{} // bounds identify requests in flight
 	observing         chan struct{} // bounds identify requests of observe mode in flight
 }
@@ -169,6 +182,7 @@ type Config struct {
 	Modes   Modes
 	Policy  policies.Policy
 	Limits  []limits.Limit
+	Site    pages.Site     // how the service presents itself to people
 	MaxBody int64          // bytes of a login body; 0: 64 KiB
 	Assert  assertion.Site // to whom the gate asserts whom it let in; zero: to nobody
 }
@@ -177,14 +191,16 @@ type Config struct {
 func New(core *Core, cfg Config) *Guard {
 	g := &Guard{
 		Core: core, backend: cfg.Backend, modes: cfg.Modes, limits: cfg.Limits,
-		buckets: buckets(cfg.Policy.Attempts),
-		delay:   cfg.Policy.Delay,
+		buckets:      buckets(cfg.Policy.Attempts),
+		delay:        cfg.Policy.Delay,
+		factorPolicy: cfg.Policy.Factors,
+		site:         cfg.Site,
 		reader: attempt.Reader{
 			NameFields:     slices.Concat(cfg.Backend.Login.Name.Form, cfg.Backend.Login.Name.JSON),
 			PasswordFields: slices.Concat(cfg.Backend.Login.Password.Form, cfg.Backend.Login.Password.JSON),
 			MaxBody:        cfg.MaxBody,
 		},
-		site:        cfg.Assert,
+		asserted:    cfg.Assert,
 		anonymous:   newAnonymousCache(),
 		identifying: make(chan struct{}, 256),
 		observing:   make(chan struct{}, 64),
@@ -207,6 +223,9 @@ func New(core *Core, cfg Config) *Guard {
 				g.loginMethods = append(g.loginMethods, http.MethodPost)
 			}
 		}
+	}
+	if g.Factors != nil {
+		g.desk = g.newDesk()
 	}
 	return g
 }
@@ -243,6 +262,8 @@ type visit struct {
 	stale    bool          // the client's session cookie of ours is of no use any more
 
 	login   *login   // set on login routes
+	pending *pending // to be held once the answer is there as a whole
+	stepUp  bool     // a decision asks for more proof than a password
 	mint    bool     // the answer may hold a token of session's account
 	cookies []string // Set-Cookie lines of ours for the answer
 
@@ -271,11 +292,17 @@ func (g *Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, peer Peer, nex
 	if refusal := v.admit(); refusal != nil {
 		return refusal.write(w, r)
 	}
+	if done, err := g.serveHeld(w, v); done {
+		return err
+	}
 	if v.class == detectors.LoginRoute {
 		return g.serveLogin(w, v)
 	}
 	if refusal := v.authenticate(); refusal != nil {
 		return refusal.write(w, r)
+	}
+	if done, err := g.demandFactor(w, v); done {
+		return err
 	}
 	return g.forward(w, v)
 }

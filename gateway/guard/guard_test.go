@@ -59,10 +59,16 @@ func (g *gate) happened() []detectors.Event {
 // address is the header by which tests choose where a request comes from.
 const address = "Test-Address"
 
-type option func(*guard.Config)
+// setup is what a test may choose of a gate.
+type setup struct {
+	guard.Config
+	factors *guard.FactorSettings
+}
+
+type option func(*setup)
 
 func observing(t *testing.T) option {
-	return func(c *guard.Config) {
+	return func(c *setup) {
 		for _, control := range guard.Controls() {
 			var err error
 			if c.Modes, err = c.Modes.Observe(control); err != nil {
@@ -108,10 +114,21 @@ func newGate(t *testing.T, preset string, backend http.Handler, options ...optio
 		t.Fatal(err)
 	}
 	g.dir, g.keys = dir, keys
-	core, err := guard.Open(ctx, db, keys, settings(t, dir, keys, g.clock, log))
+	policy, err := policies.LoadPolicy(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
+	config := setup{Config: guard.Config{Policy: policy}}
+	for _, o := range options {
+		o(&config)
+	}
+	s := settings(t, dir, keys, g.clock, log)
+	s.Factors = config.factors
+	core, err := guard.Open(ctx, db, keys, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	core.Mailing.Store(true)
 	set, faults := rules.Load(rules.Shipped)
 	if len(faults) > 0 {
 		t.Fatal(faults)
@@ -125,19 +142,10 @@ func newGate(t *testing.T, preset string, backend http.Handler, options ...optio
 		g.events = append(g.events, e)
 	})
 	var shipped = os.DirFS("testdata/backends")
-	b, err := policies.LoadBackend(preset, shipped)
-	if err != nil {
+	if config.Backend, err = policies.LoadBackend(preset, shipped); err != nil {
 		t.Fatal(err)
 	}
-	policy, err := policies.LoadPolicy(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	config := guard.Config{Backend: b, Policy: policy}
-	for _, o := range options {
-		o(&config)
-	}
-	gd := guard.New(core, config)
+	gd := guard.New(core, config.Config)
 
 	origin := httptest.NewServer(backend)
 	t.Cleanup(origin.Close)

@@ -57,6 +57,10 @@ func (g *Guard) serveLogin(w http.ResponseWriter, v *visit) error {
 		return refusal.write(w, r)
 	}
 	verdict, observed := v.before()
+	if verdict.Action == rules.StepUp && !observed && v.canHold() {
+		v.count(countedLogin, verdict, false, l.device.Known())
+		v.stepUp, verdict = true, policies.Verdict{} // a factor is asked for once the password is known to be right
+	}
 	if verdict.Action != rules.Allow {
 		l.judged = true
 		refusal := v.concludeLogin(verdict, observed, v.event(l.names[0], detectors.Refused))
@@ -69,6 +73,9 @@ func (g *Guard) serveLogin(w http.ResponseWriter, v *visit) error {
 			}
 			return refusal.write(w, r)
 		}
+	}
+	if done, err := g.retry(w, v); done {
+		return err
 	}
 	return g.tryLogin(w, v)
 }
@@ -184,7 +191,7 @@ func (v *visit) before() (verdict policies.Verdict, observed bool) {
 		x, observe := v.matchShadow(n.account)
 		add(x, observe)
 	}
-	if enforced.Action < rules.StepUp {
+	if enforced.Action < rules.StepUp || enforced.Action == rules.StepUp && v.canHold() {
 		// What is refused anyway costs nobody's bucket: an attack under a decision
 		// must not use up the tries of the names in its list.
 		ticket, d := g.Attempts.Take(v.r.Context(), v.now, v.charges())
@@ -393,9 +400,9 @@ func (v *visit) accepted(a *answer, id policies.Identity, fresh []presented, out
 	}
 	refusal := v.complete(completion{
 		kind: detectors.Login, identity: id, credentials: fresh, name: succeeded.name, device: device,
-		ambiguous: v.ambiguous, size: l.attempt.Size, outcome: detectors.Success, old: succeeded.old,
+		ambiguous: v.ambiguous, size: l.attempt.Size, outcome: detectors.Success, old: succeeded.old, answered: true,
 	})
-	if refusal == nil || refusal.reason == policies.ReasonStorageUnavailable { // then the password was right, and it is our fault
+	if refusal == nil || refusal.hold != nil || refusal.reason == policies.ReasonStorageUnavailable { // the password was right
 		g.Attempts.Refund(v.r.Context(), l.ticket)
 	}
 	if refusal != nil {

@@ -206,7 +206,7 @@ func TestNamedLimitsHoldForLogins(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := newGate(t, "hostile", backend, func(c *guard.Config) {
+	g := newGate(t, "hostile", backend, func(c *setup) {
 		c.Limits = []limits.Limit{{Name: "address", Key: limits.KeyAddress, Rate: rate}}
 	})
 	c := g.client(t)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kidoban/kidoban/auth"
 	"github.com/kidoban/kidoban/detectors"
 	"github.com/kidoban/kidoban/gateway/limits"
 	"github.com/kidoban/kidoban/gateway/pages"
@@ -30,6 +31,11 @@ type refusal struct {
 	retryAfter time.Duration
 	limit      *limits.Decision // whose numbers an API client may see
 	cookies    []string
+
+	hold       *auth.Hold // that the client waits with; nil: none
+	continueAt string     // the address where a person finishes it
+	rendering  map[string]policies.Rendering
+	site       pages.Site
 }
 
 // unavailable is the verdict when the stores that sessions need cannot answer.
@@ -45,7 +51,7 @@ func (v *visit) refuse(c Control, verdict policies.Verdict) *refusal {
 // refusal words a verdict for the client and writes the log line that its
 // reference leads to.
 func (v *visit) refusal(x policies.Verdict) *refusal {
-	r := &refusal{reason: x.Reason, action: x.Action, reference: newReference(), status: http.StatusForbidden}
+	r := &refusal{reason: x.Reason, action: x.Action, reference: newReference(), status: http.StatusForbidden, site: v.guard.site}
 	switch x.Reason {
 	case policies.ReasonLimit:
 		r.status = http.StatusTooManyRequests
@@ -77,6 +83,52 @@ type problem struct {
 	Status    int    `json:"status"`
 	Detail    string `json:"detail,omitempty"`
 	Reference string `json:"reference,omitempty"`
+
+	// Of a login that is held, as in RFC 8628 section 3.2: the address where a person
+	// goes on, the code to type there, and until when.
+	Continue string    `json:"continue,omitempty"`
+	Code     string    `json:"code,omitempty"`
+	Until    time.Time `json:"until,omitzero"`
+}
+
+// writeHeld tells a client that a factor is needed: browsers by leading them to the
+// page that asks for it, programs in words for the person who uses them, in the
+// backend's own form where the preset has one.
+func (r *refusal) writeHeld(w http.ResponseWriter, req *http.Request, lang string) error {
+	if wantsHTML(req) {
+		return redirect(w, OwnPath+"factor")
+	}
+	h := w.Header()
+	text := pages.Text(pages.FactorNeeded, lang)
+	words := map[string]string{
+		"title": text.Title, "detail": pages.HeldDetail(lang, r.continueAt, r.hold.Code), "continue": r.continueAt, "code": r.hold.Code,
+	}
+	h.Set("Content-Language", lang)
+	if own, ok := r.rendering["json"]; ok {
+		status, body := own.Fill(words)
+		for name, value := range own.Header {
+			h.Set(name, value)
+		}
+		h.Set("Content-Type", own.ContentType)
+		w.WriteHeader(status)
+		_, err := w.Write(body)
+		return err
+	}
+	// RFC 9110 section 11.6.1 wants a challenge with a 401. No browser has a dialog for
+	// this one.
+	h.Set("WWW-Authenticate", `Kidoban continue="`+r.continueAt+`"`)
+	body, err := json.Marshal(problem{
+		Type: OwnPath + "problems/" + string(pages.FactorNeeded), Title: text.Title, Status: r.status, Detail: words["detail"],
+		Reference: r.reference, Continue: r.continueAt, Code: r.hold.Code, Until: r.hold.Expires.UTC().Truncate(time.Second),
+	})
+	if err != nil {
+		return err
+	}
+	h.Set("Content-Type", "application/problem+json")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(r.status)
+	_, err = w.Write(body)
+	return err
 }
 
 // kind is the problem type as the client hears it.
@@ -116,8 +168,11 @@ func (r *refusal) write(w http.ResponseWriter, req *http.Request) error {
 		limits.SetFields(h, *r.limit)
 	}
 	lang := pages.Language(req)
+	if r.hold != nil {
+		return r.writeHeld(w, req, lang)
+	}
 	if wantsHTML(req) {
-		return pages.Write(w, req, r.status, pages.Page{Kind: r.kind(), Language: lang, Reference: r.reference, RetryAfter: r.retryAfter})
+		return r.site.Write(w, req, r.status, lang, pages.Page{Kind: r.kind(), Language: lang, Reference: r.reference, RetryAfter: r.retryAfter})
 	}
 	text := pages.Text(r.kind(), lang)
 	body, err := json.Marshal(problem{
@@ -146,14 +201,6 @@ func wantsHTML(r *http.Request) bool {
 		return false
 	}
 	return strings.Contains(r.Header.Get("Accept"), "text/html")
-}
-
-// servePage serves what lives under OwnPath.
-func (g *Guard) servePage(w http.ResponseWriter, v *visit) error {
-	if v.path == keysPath && g.asserts() {
-		return g.assertions.ServeKeys(w, v.r, v.now)
-	}
-	return pages.Serve(w, v.r, strings.TrimPrefix(v.path, OwnPath))
 }
 
 // referenceAlphabet is Crockford's base 32: no letter looks like a digit, so that

@@ -80,15 +80,20 @@ func (a *answer) decide() {
 	if a.decided {
 		return
 	}
-	a.decided = true
 	header := a.w.Header()
 	if a.v.guards() {
 		for _, line := range a.early {
 			header.Add("Set-Cookie", line)
 		}
+		a.early = nil
 		dropTrailer(header, "Set-Cookie")
 	}
 	refusal := a.v.judge(a)
+	if a.v.pending != nil && a.hold == 0 {
+		a.hold = maxInspected // to be held as a whole: decided again when it is there
+		return
+	}
+	a.decided = true
 	if refusal == nil {
 		a.w.WriteHeader(a.status)
 		return
@@ -96,6 +101,20 @@ func (a *answer) decide() {
 	a.dropped = true
 	a.reset(header)
 	refusal.write(a.w, a.v.r)
+}
+
+// ofBackend is a copy of what the backend put into the header.
+func (a *answer) ofBackend() http.Header {
+	header := a.w.Header().Clone()
+	for _, name := range a.before {
+		if name != "Set-Cookie" {
+			delete(header, name)
+		}
+	}
+	for _, name := range []string{"Connection", "Keep-Alive", "Transfer-Encoding", "Trailer", "Upgrade"} {
+		delete(header, name) // of the connection it came on (RFC 9110 section 7.6.1)
+	}
+	return header
 }
 
 // reset removes what the backend put into header.

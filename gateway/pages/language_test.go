@@ -13,7 +13,7 @@ import (
 )
 
 func kinds() []pages.Kind {
-	return []pages.Kind{pages.Refused, pages.StepUp, pages.Limited, pages.Unavailable, pages.SessionEnded, pages.TooEarly, pages.BadRequest}
+	return []pages.Kind{pages.Refused, pages.StepUp, pages.Limited, pages.Unavailable, pages.SessionEnded, pages.TooEarly, pages.BadRequest, pages.FactorNeeded}
 }
 
 func TestLanguage(t *testing.T) {

@@ -13,6 +13,7 @@ const (
 	SessionEnded Kind = "session-ended"
 	TooEarly     Kind = "too-early"
 	BadRequest   Kind = "bad-request"
+	FactorNeeded Kind = "factor-needed"
 )
 
 // Words are what one kind says in one language.
@@ -47,10 +48,23 @@ var words = map[Kind]map[string]Words{
 		"en": {"Please repeat the request", "The request came before the connection was fully secured.", "Your browser repeats it by itself."},
 		"ja": {"もう一度送信してください", "安全な接続が確立する前にリクエストが届きました。", "ブラウザーが自動的に再送します。"},
 	},
+	FactorNeeded: {
+		"en": {"One more step to sign in", "The password was right. Before this app is signed in, we have to be sure that it is you.", "Open the address that the app shows in a browser, type the code that it shows, and sign in here once more."},
+		"ja": {"ログインにはもう一段階の確認が必要です", "パスワードは確認できました。このアプリでログインする前に、ご本人であることの確認が必要です。", "アプリに表示されたアドレスをブラウザーで開き、表示されたコードを入力してから、もう一度ログインしてください。"},
+	},
 	BadRequest: {
 		"en": {"This request could not be read", "The form was too large, or written in a way that can be read in more than one sense.", "Please go back and try again."},
 		"ja": {"リクエストを読み取れませんでした", "送信内容が大きすぎるか、複数の意味に読める形式でした。", "前のページに戻って、もう一度お試しください。"},
 	},
+}
+
+// HeldDetail tells a person, by way of a program that shows it, how to finish a login
+// that is held.
+func HeldDetail(lang, address, code string) string {
+	if lang == "ja" {
+		return "ブラウザーで " + address + " を開き、コード " + code + " を入力してご本人確認を済ませてから、もう一度ログインしてください。心当たりがない場合は、そのページでお知らせください。"
+	}
+	return "Open " + address + " in a browser, type the code " + code + " and finish there, then sign in here once more. Type it only if you are signing in yourself."
 }
 
 // Text returns what kind says in lang ("ja" or "en").
