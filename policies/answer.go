@@ -28,6 +28,7 @@ type Condition struct {
 	Header       *HeaderCondition `json:"header,omitempty"`        // one of its values matches
 	Cookie       string           `json:"cookie,omitempty"`        // is set, to something and not in the past
 	Redirect     string           `json:"redirect,omitempty"`      // glob of Location, as sent or its path; * is any text
+	Elsewhere    []string         `json:"elsewhere,omitempty"`     // Location is there, and none of these globs fits
 	BodyContains string           `json:"body_contains,omitempty"` // in what was read of the body
 	JSON         *JSONCondition   `json:"json,omitempty"`          // never true of a truncated body
 }
@@ -91,6 +92,10 @@ func (c *Condition) holds(r *reading) bool {
 		return false
 	}
 	if c.Redirect != "" && !redirects(r.Header.Get("Location"), c.Redirect) {
+		return false
+	}
+	if location := r.Header.Get("Location"); len(c.Elsewhere) > 0 && (location == "" ||
+		slices.ContainsFunc(c.Elsewhere, func(glob string) bool { return redirects(location, glob) })) {
 		return false
 	}
 	if c.BodyContains != "" && !bytes.Contains(r.Body, []byte(c.BodyContains)) {

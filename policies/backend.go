@@ -31,10 +31,16 @@ type Backend struct {
 	Login       LoginForm    `json:"login"`
 	Success     []Condition  `json:"success"`
 	Failure     []Condition  `json:"failure"`
+	Undecided   []Condition  `json:"undecided,omitempty"` // as it should be, and says nothing of the password
 	Credentials []Credential `json:"credentials"`
 	Identify    Whoami       `json:"identify"`
 	Logout      *Call        `json:"logout,omitempty"`
 	Clients     []Client     `json:"clients,omitempty"`
+
+	// Held is the answer to a log-in that waits for a second factor, by the kind of
+	// client: html, json. A kind that is missing gets the gate's own. Its location,
+	// headers and body may hold the placeholders that [Rendering.Fill] fills in.
+	Held map[string]Rendering `json:"hold,omitempty"`
 
 	routes routes
 }
@@ -98,12 +104,14 @@ type Credential struct {
 	Unknown    UnknownCredential `json:"unknown"`
 	AdoptUntil time.Time         `json:"adopt_until,omitzero"`
 	Anonymous  bool              `json:"anonymous,omitempty"` // visitors who are not logged in get one too
+	Paired     bool              `json:"paired,omitempty"`    // got at a log-in by a browser, it is good with our session cookie only
 	Minted     []Mint            `json:"minted,omitempty"`
 }
 
 // Mint is where answers hand out new credentials.
 type Mint struct {
 	Class detectors.RouteClass `json:"class"`
+	Renew bool                 `json:"renew,omitempty"` // it takes the presented one's place: the same login, the same session
 	Reading
 }
 
@@ -170,17 +178,45 @@ func (b *Backend) Class(method, canonicalPath string) detectors.RouteClass {
 	return b.routes.class(method, canonicalPath)
 }
 
+// Admits says who may ask for a route at all. Both ways to read a request's method
+// must be asked about, as with [Backend.Class].
+func (b *Backend) Admits(method, canonicalPath string) Admission {
+	if r := b.routes.find(method, canonicalPath); r != nil {
+		return r.Admits
+	}
+	return AdmitsAnyone
+}
+
+// Fit is how an answer to a log-in fits the preset's conditions.
+type Fit string
+
+const (
+	Fits        Fit = "fits"    // success or failure, and not both; or undecided, and neither
+	FitsNeither Fit = "neither" // none of the lists
+	FitsBoth    Fit = "both"    // success and failure
+)
+
 // Outcome is what the backend's answer to a log-in says. Answers that meet both
 // lists, or neither, are Unknown.
 func (b *Backend) Outcome(a Answer) detectors.Outcome {
+	outcome, _ := b.Judge(a)
+	return outcome
+}
+
+// Judge is Outcome, and whether the preset foresees such an answer.
+func (b *Backend) Judge(a Answer) (detectors.Outcome, Fit) {
 	r := newReading(a)
 	switch success, failure := r.any(b.Success), r.any(b.Failure); {
-	case success && !failure:
-		return detectors.Success
-	case failure && !success:
-		return detectors.Failure
+	case success && failure:
+		return detectors.Unknown, FitsBoth
+	case success:
+		return detectors.Success, Fits
+	case failure:
+		return detectors.Failure, Fits
+	case r.any(b.Undecided):
+		return detectors.Unknown, Fits
 	}
-	return detectors.Unknown
+	return detectors.Unknown, FitsNeither
 }
 
 // Client is the kind of client that sent a request with a canonical path and a
@@ -208,17 +244,26 @@ func (c *Client) fits(path string, h http.Header) bool {
 }
 
 // MintedIn are the credentials of this kind that an answer of a route class hands
-// out; none when it hands out none or cannot be read.
+// out, each once and at most 64; none when it hands out none or cannot be read.
 func (c *Credential) MintedIn(class detectors.RouteClass, a Answer) []string {
 	var found []string
 	r := newReading(a)
 	for i := range c.Minted {
 		if c.Minted[i].Class == class {
-			texts, _ := c.Minted[i].texts(r)
-			found = append(found, texts...)
+			for _, t := range c.Minted[i].all(r) {
+				if !slices.Contains(found, t) && len(found) < maxIdentityList {
+					found = append(found, t)
+				}
+			}
 		}
 	}
 	return found
+}
+
+// Renews reports whether what an answer of class hands out takes the place of the
+// credential that was presented for it.
+func (c *Credential) Renews(class detectors.RouteClass) bool {
+	return slices.ContainsFunc(c.Minted, func(m Mint) bool { return m.Class == class && m.Renew })
 }
 
 // parseBackend reads a preset and checks what its parts say of each other.
@@ -266,6 +311,10 @@ func (d *document) backend(n *yaml.Node, b *Backend) {
 		"login":   func(n *yaml.Node) { b.Login = d.login(n) },
 		"success": func(n *yaml.Node) { b.Success = d.conditions(n, "success") },
 		"failure": func(n *yaml.Node) { b.Failure = d.conditions(n, "failure") },
+		"undecided": func(n *yaml.Node) {
+			b.Undecided = d.conditions(n, "undecided")
+		},
+		"hold": func(n *yaml.Node) { b.Held = d.renderings(n, "hold", checkHeld) },
 		"credentials": func(n *yaml.Node) {
 			names := make(map[string]bool)
 			d.list(n, "credentials", 16, func(n *yaml.Node) {
@@ -293,13 +342,28 @@ var routeClasses = []string{string(detectors.LoginRoute), string(detectors.Logou
 	string(detectors.Invite), string(detectors.Identify), string(detectors.Public), string(detectors.Sensitive)}
 
 func (d *document) route(n *yaml.Node) (r Route) {
+	classed := false
 	d.mapping(n, "a route", map[string]func(*yaml.Node){
-		"class": func(n *yaml.Node) { r.Class = detectors.RouteClass(d.word(n, "class", routeClasses...)) },
+		"class": func(n *yaml.Node) {
+			r.Class, classed = detectors.RouteClass(d.word(n, "class", routeClasses...)), true
+		},
+		"admits": func(n *yaml.Node) {
+			r.Admits = Admission(d.word(n, "admits", string(AdmitsSessions), string(AdmitsNobody)))
+		},
 		"methods": func(n *yaml.Node) {
 			d.list(n, "methods", 16, func(n *yaml.Node) { r.Methods = append(r.Methods, d.method(n)) })
 		},
 		"path": func(n *yaml.Node) { r = d.path(n, r) },
-	}, "class", "path")
+	}, "path")
+	switch {
+	case n.Kind != yaml.MappingNode:
+	case !classed && r.Admits == AdmitsAnyone:
+		d.fault(n, "a route needs the key \"class\", or the key \"admits\"")
+	case r.Admits == AdmitsNobody && len(r.Methods) > 0:
+		d.fault(n, "a route that admits nobody is closed whatever the method; leave methods out")
+	case r.Admits != AdmitsAnyone && (r.Class == detectors.LoginRoute || r.Class == detectors.Public):
+		d.fault(n, "a route of class %s is for those who are not logged in; leave admits out", r.Class)
+	}
 	return r
 }
 
@@ -339,14 +403,7 @@ func (d *document) login(n *yaml.Node) (l LoginForm) {
 	d.mapping(n, "login", map[string]func(*yaml.Node){
 		"name":     func(n *yaml.Node) { l.Name = d.fields(n, "login.name") },
 		"password": func(n *yaml.Node) { l.Password = d.fields(n, "login.password") },
-		"failure": func(n *yaml.Node) {
-			l.Failure = make(map[string]Rendering)
-			kinds := make(map[string]func(*yaml.Node))
-			for _, kind := range []string{"html", "json"} {
-				kinds[kind] = func(n *yaml.Node) { l.Failure[kind] = d.rendering(n, "login.failure."+kind) }
-			}
-			d.mapping(n, "login.failure", kinds)
-		},
+		"failure":  func(n *yaml.Node) { l.Failure = d.renderings(n, "login.failure", nil) },
 	}, "name", "password")
 	return l
 }
@@ -372,6 +429,26 @@ func (d *document) pointer(n *yaml.Node, what string) string {
 		d.fault(n, "%s: %v", what, err)
 	}
 	return p
+}
+
+// renderings reads one by kind of client; check, unless nil, tells what is wrong
+// with one.
+func (d *document) renderings(n *yaml.Node, what string, check func(Rendering) error) map[string]Rendering {
+	all := make(map[string]Rendering)
+	kinds := make(map[string]func(*yaml.Node))
+	for _, kind := range []string{"html", "json"} {
+		kinds[kind] = func(n *yaml.Node) {
+			all[kind] = d.rendering(n, what+"."+kind)
+			if check == nil {
+				return
+			}
+			if err := check(all[kind]); err != nil {
+				d.fault(n, "%s.%s %v", what, kind, err)
+			}
+		}
+	}
+	d.mapping(n, what, kinds)
+	return all
 }
 
 func (d *document) rendering(n *yaml.Node, what string) (r Rendering) {
@@ -438,8 +515,11 @@ func (d *document) condition(n *yaml.Node, what string) (c Condition) {
 			}, "name", "matches")
 			c.Header = h
 		},
-		"cookie":        func(n *yaml.Node) { c.Cookie = d.cookieName(n, "cookie") },
-		"redirect":      func(n *yaml.Node) { c.Redirect = d.text(n, "redirect") },
+		"cookie":   func(n *yaml.Node) { c.Cookie = d.cookieName(n, "cookie") },
+		"redirect": func(n *yaml.Node) { c.Redirect = d.text(n, "redirect") },
+		"elsewhere": func(n *yaml.Node) {
+			d.list(n, "elsewhere", 8, func(n *yaml.Node) { c.Elsewhere = append(c.Elsewhere, d.text(n, "elsewhere")) })
+		},
 		"body_contains": func(n *yaml.Node) { c.BodyContains = d.text(n, "body_contains") },
 		"json": func(n *yaml.Node) {
 			j := new(JSONCondition)
@@ -499,6 +579,7 @@ func (d *document) credential(n *yaml.Node) (c Credential) {
 			c.AdoptUntil = t
 		},
 		"anonymous": func(n *yaml.Node) { c.Anonymous = d.boolean(n, "anonymous") },
+		"paired":    func(n *yaml.Node) { c.Paired = d.boolean(n, "paired") },
 		"minted": func(n *yaml.Node) {
 			d.list(n, "minted", 16, func(n *yaml.Node) { c.Minted = append(c.Minted, d.mint(n)) })
 		},
@@ -515,23 +596,28 @@ func (d *document) credential(n *yaml.Node) (c Credential) {
 	if c.Anonymous && c.Kind != CookieCredential && c.Kind != "" {
 		d.fault(n, "credential %q: only a cookie can be anonymous", c.Name)
 	}
+	if c.Paired && c.Kind == CookieCredential {
+		d.fault(n, "credential %q: a cookie is good with our session cookie only, always; leave paired out", c.Name)
+	}
 	return c
 }
 
 func (d *document) mint(n *yaml.Node) (m Mint) {
 	d.mapping(n, "minted", map[string]func(*yaml.Node){
 		"class":   func(n *yaml.Node) { m.Class = detectors.RouteClass(d.word(n, "class", routeClasses...)) },
+		"renew":   func(n *yaml.Node) { m.Renew = d.boolean(n, "renew") },
 		"pointer": func(n *yaml.Node) { m.Pointer = d.pointer(n, "pointer") },
-		"page": func(n *yaml.Node) {
-			m.Page = d.text(n, "page")
-			m.re = d.pattern(n, "page")
-			if m.re != nil && m.re.NumSubexp() != 1 {
-				d.fault(n, "page has %d groups; want one, around the credential", m.re.NumSubexp())
-			}
-		},
+		"page":    func(n *yaml.Node) { m.Page, m.re = d.group(n, "page", "the credential") },
+		"within":  func(n *yaml.Node) { m.Within, m.within = d.group(n, "within", "the part that is meant") },
 	}, "class")
 	if (m.Pointer == "") == (m.Page == "") {
 		d.fault(n, "minted needs either pointer or page")
+	}
+	if m.Within != "" && m.Page == "" {
+		d.fault(n, "minted: the key within goes with page, and only with it")
+	}
+	if m.Renew && m.Class == detectors.LoginRoute {
+		d.fault(n, "minted: a log-in begins a session and renews none; leave renew out")
 	}
 	return m
 }
@@ -553,11 +639,16 @@ func (d *document) whoami(n *yaml.Node) (w Whoami) {
 		}
 	}
 	d.mapping(n, "identify", map[string]func(*yaml.Node){
-		"method":        func(n *yaml.Node) { w.Method = d.method(n) },
-		"path":          func(n *yaml.Node) { w.Path = d.target(n, "identify.path") },
+		"method": func(n *yaml.Node) { w.Method = d.method(n) },
+		"path": func(n *yaml.Node) {
+			w.Path = d.target(n, "identify.path")
+			if err := checkClaims(w.Path); err != nil {
+				d.fault(n, "identify.path: %v", err)
+			}
+		},
 		"authenticated": condition(&w.Authenticated, "identify.authenticated"),
 		"anonymous":     condition(&w.Anonymous, "identify.anonymous"),
-		"subject":       func(n *yaml.Node) { w.Subject = d.reading(n, "identify.subject") },
+		"subject":       func(n *yaml.Node) { w.Subject = d.subject(n, "identify.subject") },
 		"organization":  optional(&w.Organization, "identify.organization"),
 		"names":         list(&w.Names, "identify.names"),
 		"mail":          list(&w.Mail, "identify.mail"),

@@ -358,7 +358,7 @@ func FuzzLoadBackend(f *testing.F) {
 	f.Add([]byte(preset(nil)))
 	f.Add([]byte("name: [&a {b: *a}]\n---\nx"))
 	files, _ := filepath.Glob("testdata/bad/*.yaml")
-	for _, file := range append(files, "backends/chatcore.yaml") {
+	for _, file := range append(files, "backends/chatcore.yaml", "backends/miniflux.yaml", "backends/pocketbase.yaml") {
 		data, err := os.ReadFile(file)
 		if err != nil {
 			f.Fatal(err)

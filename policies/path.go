@@ -172,12 +172,26 @@ type Route struct {
 	Class   detectors.RouteClass `json:"class"`
 	Methods []string             `json:"methods,omitempty"` // none: every method; GET includes HEAD
 	Path    string               `json:"path"`              // literal segments, {x} for one segment, {x...} for the rest
+	Admits  Admission            `json:"admits,omitempty"`
 
 	segments []string // of Path; "" for one of any kind
 	rest     bool     // ends in {x...}
 }
 
-// routes finds the class of a request. Literal segments go before {x}, {x} before
+// Admission is who may ask for a route at all.
+type Admission string
+
+const (
+	AdmitsAnyone Admission = ""
+	// AdmitsSessions is for what becomes authenticated by something the gate does not
+	// see, such as a stream that a later request names: it must end with a session.
+	AdmitsSessions Admission = "sessions"
+	// AdmitsNobody is for doors whose credential is where the gate does not look,
+	// such as a form's field. They are closed whatever the method.
+	AdmitsNobody Admission = "nobody"
+)
+
+// routes finds the route of a request. Literal segments go before {x}, {x} before
 // {x...}, the same as in net/http.
 type routes struct {
 	exact    map[string][]Route
@@ -224,17 +238,25 @@ func byMethods(a, b Route) int {
 }
 
 func (r *routes) class(method, path string) detectors.RouteClass {
+	if route := r.find(method, path); route != nil {
+		return route.Class
+	}
+	return detectors.Other
+}
+
+// find is nil when no route covers the request.
+func (r *routes) find(method, path string) *Route {
 	for i := range r.exact[path] {
 		if route := &r.exact[path][i]; route.takes(method) {
-			return route.Class
+			return route
 		}
 	}
 	for i := range r.patterns {
 		if route := &r.patterns[i]; route.covers(path) && route.takes(method) {
-			return route.Class
+			return route
 		}
 	}
-	return detectors.Other
+	return nil
 }
 
 func (r *Route) takes(method string) bool {
