@@ -40,7 +40,8 @@ type Backend struct {
 	// Held is the answer to a log-in that waits for a second factor, by the kind of
 	// client: html, json. A kind that is missing gets the gate's own. Its location,
 	// headers and body may hold the placeholders that [Rendering.Fill] fills in.
-	Held map[string]Rendering `json:"hold,omitempty"`
+	Held     map[string]Rendering                 `json:"hold,omitempty"`
+	Requests map[detectors.RouteClass]RequestForm `json:"requests,omitempty"`
 
 	routes routes
 }
@@ -331,6 +332,7 @@ func (d *document) backend(n *yaml.Node, b *Backend) {
 			c := d.call(n, "logout")
 			b.Logout = &c
 		},
+		"requests": func(n *yaml.Node) { b.Requests = d.requests(n) },
 		"clients": func(n *yaml.Node) {
 			d.list(n, "clients", 64, func(n *yaml.Node) { b.Clients = append(b.Clients, d.client(n)) })
 		},

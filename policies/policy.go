@@ -21,6 +21,7 @@ type Policy struct {
 	Attempts AttemptPolicy `json:"attempts"`
 	Delay    time.Duration `json:"delay_ns"` // how long an answer is held back where a rule says delay
 	Factors  FactorPolicy  `json:"factors"`
+	Routes   RoutePolicy   `json:"routes"`
 }
 
 // SessionPolicy is how long a session of ours lasts.
@@ -88,6 +89,7 @@ func (p *Policy) read(file string, data []byte) error {
 			},
 			"delay":   func(n *yaml.Node) { p.Delay = d.duration(n, "delay", 0, 10*time.Second) },
 			"factors": func(n *yaml.Node) { p.Factors.read(d, n) },
+			"routes":  func(n *yaml.Node) { p.Routes.read(d, n) },
 		})
 	})
 }
