@@ -25,7 +25,7 @@ const (
 	Login   Kind = "login"   // a login attempt with its outcome; one event per typed name
 	Door    Kind = "door"    // a credential turned out authenticated outside a login route
 	Session Kind = "session" // a session of ours began, was used anew or ended
-	Request Kind = "request" // any other request that was refused or limited
+	Request Kind = "request" // a reset, signup, invitation and the like, passed on or refused; one per address or name it would write to
 	Factor  Kind = "factor"  // a second factor was given, or was wrong
 )
 

@@ -162,6 +162,8 @@ type Guard struct {
 	limits            []limits.Limit
 	buckets           limits.LoginBucketSet
 	delay             time.Duration
+	routes            map[detectors.RouteClass]*routeBuckets
+	answerAfter       time.Duration // of uniform answers
 	reader            attempt.Reader
 	cookieCredentials []*policies.Credential
 	headerCredentials []*policies.Credential
@@ -174,6 +176,7 @@ type Guard struct {
 	desk              *account.Desk
 	identifying       chan struct{} // bounds identify requests in flight
 	observing         chan struct{} // bounds identify requests of observe mode in flight
+	asking            chan struct{} // bounds requests whose backend works on after the answer
 }
 
 // Config is what one site sets.
@@ -195,6 +198,8 @@ func New(core *Core, cfg Config) *Guard {
 		delay:        cfg.Policy.Delay,
 		factorPolicy: cfg.Policy.Factors,
 		site:         cfg.Site,
+		routes:       routesOf(cfg.Policy.Routes),
+		answerAfter:  cfg.Policy.Routes.Answer,
 		reader: attempt.Reader{
 			NameFields:     slices.Concat(cfg.Backend.Login.Name.Form, cfg.Backend.Login.Name.JSON),
 			PasswordFields: slices.Concat(cfg.Backend.Login.Password.Form, cfg.Backend.Login.Password.JSON),
@@ -204,6 +209,7 @@ func New(core *Core, cfg Config) *Guard {
 		anonymous:   newAnonymousCache(),
 		identifying: make(chan struct{}, 256),
 		observing:   make(chan struct{}, 64),
+		asking:      make(chan struct{}, askingMax),
 	}
 	for i := range cfg.Backend.Credentials {
 		c := &cfg.Backend.Credentials[i]
@@ -302,6 +308,9 @@ func (g *Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, peer Peer, nex
 		return refusal.write(w, r)
 	}
 	if done, err := g.demandFactor(w, v); done {
+		return err
+	}
+	if done, err := g.serveCounted(w, v); done {
 		return err
 	}
 	return g.forward(w, v)

@@ -47,7 +47,7 @@ func (g *Guard) serveLogin(w http.ResponseWriter, v *visit) error {
 	r := v.r
 	at, err := g.reader.Read(r)
 	if err != nil {
-		if refusal := v.unreadable(err); refusal != nil {
+		if refusal := v.unreadable(ControlAttempts, g.modes.attempts, err); refusal != nil {
 			return refusal.write(w, r)
 		}
 	}
@@ -80,9 +80,9 @@ func (g *Guard) serveLogin(w http.ResponseWriter, v *visit) error {
 	return g.tryLogin(w, v)
 }
 
-// unreadable answers a login body that could not be read. In observe mode the
-// backend gets to see it as it is.
-func (v *visit) unreadable(err error) *refusal {
+// unreadable answers a body that could not be read. In observe mode the backend gets
+// to see it as it is.
+func (v *visit) unreadable(c Control, observed bool, err error) *refusal {
 	verdict := policies.Verdict{Action: rules.Refuse, Reason: policies.ReasonAmbiguous}
 	status := http.StatusBadRequest
 	switch {
@@ -92,9 +92,9 @@ func (v *visit) unreadable(err error) *refusal {
 		verdict.Reason, status = policies.ReasonUnsupportedEncoding, http.StatusUnsupportedMediaType
 	case errors.Is(err, attempt.ErrTooMany):
 	default:
-		v.guard.Log.Debug("reading a login body", "error", err)
+		v.guard.Log.Debug("reading a body", "error", err)
 	}
-	refusal := v.conclude(ControlAttempts, verdict, v.guard.modes.attempts)
+	refusal := v.conclude(c, verdict, observed)
 	if refusal != nil {
 		refusal.status = status
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 func kinds() []pages.Kind {
-	return []pages.Kind{pages.Refused, pages.StepUp, pages.Limited, pages.Unavailable, pages.SessionEnded, pages.TooEarly, pages.BadRequest, pages.FactorNeeded}
+	return []pages.Kind{pages.Refused, pages.StepUp, pages.Limited, pages.Unavailable, pages.SessionEnded, pages.TooEarly, pages.BadRequest, pages.FactorNeeded, pages.Accepted}
 }
 
 func TestLanguage(t *testing.T) {

@@ -14,6 +14,7 @@ const (
 	TooEarly     Kind = "too-early"
 	BadRequest   Kind = "bad-request"
 	FactorNeeded Kind = "factor-needed"
+	Accepted     Kind = "accepted"
 )
 
 // Words are what one kind says in one language.
@@ -47,6 +48,10 @@ var words = map[Kind]map[string]Words{
 	TooEarly: {
 		"en": {"Please repeat the request", "The request came before the connection was fully secured.", "Your browser repeats it by itself."},
 		"ja": {"もう一度送信してください", "安全な接続が確立する前にリクエストが届きました。", "ブラウザーが自動的に再送します。"},
+	},
+	Accepted: {
+		"en": {"We have received your request", "If it can be met, a message is on its way to the mail address that you gave.", "Please look into your mailbox, and among unwanted mail. If nothing comes within a few minutes, check the address and ask again later."},
+		"ja": {"お申し込みを受け付けました", "手続きを進められる場合は、ご入力のメールアドレスにメールをお送りします。", "受信トレイと迷惑メールフォルダーをご確認ください。数分待っても届かない場合は、アドレスをお確かめのうえ、しばらくしてからもう一度お試しください。"},
 	},
 	FactorNeeded: {
 		"en": {"One more step to sign in", "The password was right. Before this app is signed in, we have to be sure that it is you.", "Open the address that the app shows in a browser, type the code that it shows, and sign in here once more."},
