@@ -31,14 +31,8 @@ func (v *visit) readTargets(q *counted) *refusal {
 			return refusal
 		}
 	}
-	if q.ambiguous = v.twofold(q, reader.NameFields, at); q.ambiguous {
-		verdict := policies.Verdict{Action: rules.Refuse, Reason: policies.ReasonAmbiguous}
-		if refusal := v.conclude(ControlLimits, verdict, g.modes.limits); refusal != nil {
-			refusal.status = http.StatusBadRequest
-			return refusal
-		}
-	}
-	seen := make(map[[16]byte]bool)
+	q.ambiguous = v.twofold(q, reader.NameFields, at)
+	seen, addresses := make(map[[16]byte]bool), 0
 	for _, p := range at.Pairs {
 		for _, m := range mailboxes(p.Name) {
 			key := g.Digest("target", m.folded)
@@ -49,11 +43,24 @@ func (v *visit) readTargets(q *counted) *refusal {
 				return v.unreadable(ControlLimits, g.modes.limits, attempt.ErrTooMany)
 			}
 			seen[key] = true
+			if strings.Contains(m.folded, "@") {
+				addresses++
+			}
 			all := g.nameDigests(m.name)
 			q.targets = append(q.targets, target{typed{name: detectors.Name{Digest: all[0]}, old: all[1:]}, key})
 		}
 	}
-	return nil
+	if q.class == detectors.Reset && addresses > 1 {
+		q.ambiguous = true // one password is forgotten at a time
+	}
+	if !q.ambiguous {
+		return nil
+	}
+	refusal := v.conclude(ControlLimits, policies.Verdict{Action: rules.Refuse, Reason: policies.ReasonAmbiguous}, g.modes.limits)
+	if refusal != nil {
+		refusal.status = http.StatusBadRequest
+	}
+	return refusal
 }
 
 // twofold reports whether a request can be read in more than one way as to whom it
