@@ -29,6 +29,7 @@ const (
 	ReasonIdentifyFailed       Reason = "identify_failed"       // the whoami route failed
 	ReasonDeviceForked         Reason = "device_forked"         // the device cookie lives in two places
 	ReasonFactorDue            Reason = "factor_due"            // a second factor, or a mailed code, is asked for
+	ReasonClosedRoute          Reason = "closed_route"          // a route that the preset closes, or closes to who is not in
 	ReasonHoldFailed           Reason = "hold_failed"           // an answer that must be held cannot be
 	ReasonForeignForm          Reason = "foreign_form"          // a form of ours that was not sent from the page it belongs to
 )
@@ -37,7 +38,7 @@ var reasons = []Reason{
 	ReasonNone, ReasonDecision, ReasonRule, ReasonLimit, ReasonUnidentified,
 	ReasonUnapprovedCredential, ReasonAmbiguous, ReasonTooLarge, ReasonUnsupportedEncoding,
 	ReasonSourceUnknown, ReasonEarlyData, ReasonSessionEnded, ReasonStorageUnavailable,
-	ReasonIdentifyFailed, ReasonDeviceForked, ReasonFactorDue, ReasonHoldFailed, ReasonForeignForm,
+	ReasonIdentifyFailed, ReasonDeviceForked, ReasonFactorDue, ReasonHoldFailed, ReasonForeignForm, ReasonClosedRoute,
 }
 
 // Reasons is the closed set, ReasonNone included.

@@ -25,7 +25,7 @@ func (v *visit) assert() *refusal {
 		return nil
 	}
 	now := g.Now() // a body may have taken its time
-	token, ok := g.assertions.Recent(g.asserted, s.ID, s.AAL, authenticated(s), now)
+	token, ok := g.assertions.Recent(g.asserted, s.ID, g.aal(s, now), authenticated(s), now)
 	if !ok {
 		var err error
 		if token, err = g.assertions.Sign(g.asserted, v.statement(), now); err != nil {
@@ -41,22 +41,33 @@ func (v *visit) assert() *refusal {
 func (v *visit) statement() assertion.Statement {
 	s := v.session
 	return assertion.Statement{
-		Subject: s.Subject, Organization: s.Organization, Session: s.ID, AAL: s.AAL, Methods: methods(s),
+		Subject: s.Subject, Organization: s.Organization, Session: s.ID, AAL: v.guard.aal(s, v.now), Methods: v.guard.methods(s, v.now),
 		Authenticated: authenticated(s), Elevated: v.doubted(),
 	}
 }
 
 // authenticated is when somebody last proved who they are.
-func authenticated(s *auth.Session) time.Time { return s.Created }
+func authenticated(s *auth.Session) time.Time {
+	if s.Verified.After(s.Created) {
+		return s.Verified
+	}
+	return s.Created
+}
 
 // methods are what the gate itself saw of the authentication (RFC 8176). How the
 // backend authenticated whom it let in, be it by a password or by a link, it knows
 // better than the gate does.
-func methods(s *auth.Session) []string {
-	if s.AAL >= 2 {
-		return []string{"mfa"}
+func (g *Guard) methods(s *auth.Session, now time.Time) []string {
+	if g.aal(s, now) < 2 {
+		return nil
 	}
-	return nil
+	switch s.Factor {
+	case auth.TOTP:
+		return []string{"mfa", "otp"}
+	case auth.Key:
+		return []string{"mfa", "pop"}
+	}
+	return []string{"mfa"}
 }
 
 // doubted reports whether a decision in force asks for more of whoever comes like

@@ -21,7 +21,7 @@ import (
 
 var chatSite = assertion.Site{Issuer: "https://chat.example.com", Audience: "chat"}
 
-func asserting(c *guard.Config) { c.Assert = chatSite }
+func asserting(c *setup) { c.Assert = chatSite }
 
 // told is what an assertion says, once it is verified with the keys that the gate
 // publishes; empty where there is none.

@@ -301,3 +301,19 @@ func credentialNames(all []presented) string {
 	}
 	return all[0].credential.Name
 }
+
+// admittance refuses what the preset says nobody, or nobody who is not in, may ask the
+// backend for: doors that would lead around the login.
+func (v *visit) admittance() *refusal {
+	if !v.guards() {
+		return nil
+	}
+	b := v.guard.backend
+	for _, method := range []string{v.r.Method, v.method} {
+		switch a := b.Admits(method, v.path); {
+		case a == policies.AdmitsNobody, a == policies.AdmitsSessions && v.session == nil:
+			return v.refuse(ControlSessions, policies.Verdict{Action: rules.Refuse, Reason: policies.ReasonClosedRoute})
+		}
+	}
+	return nil
+}

@@ -23,7 +23,14 @@ const formMax = 64 << 10
 
 // servePage serves what lives under OwnPath.
 func (g *Guard) servePage(w http.ResponseWriter, v *visit) error {
-	name := strings.TrimPrefix(v.path, OwnPath)
+	name, ok := strings.CutPrefix(v.r.URL.Path, OwnPath) // as it is written: ids have capitals
+	if !ok {
+		http.NotFound(w, v.r)
+		return nil
+	}
+	if v.path == keysPath && g.asserts() {
+		return g.assertions.ServeKeys(w, v.r, v.now)
+	}
 	first, rest, _ := strings.Cut(name, "/")
 	var flow func(http.ResponseWriter, *visit, string) error
 	switch first {

@@ -307,6 +307,9 @@ func (g *Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, peer Peer, nex
 	if refusal := v.authenticate(); refusal != nil {
 		return refusal.write(w, r)
 	}
+	if refusal := v.admittance(); refusal != nil {
+		return refusal.write(w, r)
+	}
 	if done, err := g.demandFactor(w, v); done {
 		return err
 	}

@@ -3,6 +3,7 @@ package guard
 import (
 	"crypto/rand"
 	"encoding/json"
+	"io"
 	"math/big"
 	"net/http"
 	"strconv"
@@ -100,25 +101,24 @@ func (r *refusal) writeHeld(w http.ResponseWriter, req *http.Request, lang strin
 	}
 	h := w.Header()
 	text := pages.Text(pages.FactorNeeded, lang)
-	words := map[string]string{
-		"title": text.Title, "detail": pages.HeldDetail(lang, r.continueAt, r.hold.Code), "continue": r.continueAt, "code": r.hold.Code,
-	}
+	detail := pages.HeldDetail(lang, r.continueAt, r.hold.Code)
 	h.Set("Content-Language", lang)
 	if own, ok := r.rendering["json"]; ok {
-		status, body := own.Fill(words)
+		own = own.Fill(policies.Wording{Continue: r.continueAt, Code: r.hold.Code, Title: text.Title, Detail: detail})
 		for name, value := range own.Header {
 			h.Set(name, value)
 		}
 		h.Set("Content-Type", own.ContentType)
-		w.WriteHeader(status)
-		_, err := w.Write(body)
+		h.Set("Content-Length", strconv.Itoa(len(own.Body)))
+		w.WriteHeader(own.Status)
+		_, err := io.WriteString(w, own.Body)
 		return err
 	}
 	// RFC 9110 section 11.6.1 wants a challenge with a 401. No browser has a dialog for
 	// this one.
 	h.Set("WWW-Authenticate", `Kidoban continue="`+r.continueAt+`"`)
 	body, err := json.Marshal(problem{
-		Type: OwnPath + "problems/" + string(pages.FactorNeeded), Title: text.Title, Status: r.status, Detail: words["detail"],
+		Type: OwnPath + "problems/" + string(pages.FactorNeeded), Title: text.Title, Status: r.status, Detail: detail,
 		Reference: r.reference, Continue: r.continueAt, Code: r.hold.Code, Until: r.hold.Expires.UTC().Truncate(time.Second),
 	})
 	if err != nil {

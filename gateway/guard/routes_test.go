@@ -93,7 +93,7 @@ func (m *mailer) wait(t *testing.T, n int) {
 }
 
 func answeringAfter(d time.Duration) option {
-	return func(c *guard.Config) { c.Policy.Routes.Answer = d }
+	return func(c *setup) { c.Policy.Routes.Answer = d }
 }
 
 func (c *client) reset(name string) reply {
@@ -514,7 +514,7 @@ func TestBackendThatHangs(t *testing.T) {
 	for i := range 300 {
 		backend.known[fmt.Sprintf("person-%d@example.com", i)] = true
 	}
-	g := newGate(t, "mailer", backend, answeringAfter(time.Millisecond), func(c *guard.Config) {
+	g := newGate(t, "mailer", backend, answeringAfter(time.Millisecond), func(c *setup) {
 		c.Policy.Routes.Reset.Network = policies.Allowance{}
 	})
 	statuses := make(map[int]int)

@@ -20,7 +20,7 @@ import (
 // and reports whether it answered.
 func (g *Guard) demandFactor(w http.ResponseWriter, v *visit) (bool, error) {
 	s := v.session
-	if s == nil || !v.canHold() || !g.factorPolicy.StepUp(v.class, s.AALAt(v.now, g.factorPolicy.AAL2.Overall, g.factorPolicy.AAL2.Idle), s.Verified, v.now) {
+	if s == nil || !v.canHold() || !g.factorPolicy.StepUp(v.class, g.aal(s, v.now), s.Verified, v.now) {
 		return false, nil
 	}
 	factors, err := g.Factors.List(v.r.Context(), s.Subject)
@@ -120,9 +120,13 @@ func (v *visit) raise(kind auth.FactorKind) error {
 	return nil
 }
 
+// aal is the assurance level that a session still has.
+func (g *Guard) aal(s *auth.Session, now time.Time) int {
+	return s.AALAt(now, g.factorPolicy.AAL2.Overall, g.factorPolicy.AAL2.Idle)
+}
+
 // fresh reports whether a session's factor was given lately enough for a change of
 // factors.
 func (v *visit) fresh(s *auth.Session) bool {
-	p := &v.guard.factorPolicy
-	return s.AALAt(v.now, p.AAL2.Overall, p.AAL2.Idle) >= 2 && v.now.Sub(s.Verified) < max(p.Sensitive.Within, time.Minute)
+	return v.guard.aal(s, v.now) >= 2 && v.now.Sub(s.Verified).Abs() < max(v.guard.factorPolicy.Sensitive.Within, time.Minute)
 }

@@ -16,7 +16,6 @@ import (
 	"github.com/kidoban/kidoban/gateway/pages"
 )
 
-<<<<<<< HEAD
 // nodes are n and all that is in it, in the order of the page.
 func nodes(n *html.Node) []*html.Node {
 	all := []*html.Node{n}
@@ -24,10 +23,6 @@ func nodes(n *html.Node) []*html.Node {
 		all = append(all, nodes(c)...)
 	}
 	return all
-=======
-func kinds() []pages.Kind {
-	return []pages.Kind{pages.Refused, pages.StepUp, pages.Limited, pages.Unavailable, pages.SessionEnded, pages.TooEarly, pages.BadRequest, pages.Accepted}
->>>>>>> b2bb0ae (guard: limits and uniform answers for resets, signups, invitations and changes)
 }
 
 func attribute(n *html.Node, name string) (string, bool) {
