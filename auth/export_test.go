@@ -173,3 +173,6 @@ const (
 	ChallengesMax = challengesMax
 	KeyAnswerMax  = keyResponseMax
 )
+
+// NewHoldCode is a code as clients show it.
+func NewHoldCode() string { return newHoldCode() }

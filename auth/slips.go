@@ -40,11 +40,20 @@ func (p SlipPurpose) standard() time.Duration {
 	return 0
 }
 
+// longest is how long a slip may be good.
+func (p SlipPurpose) longest() time.Duration {
+	switch p {
+	case SlipConfirm, SlipRecovery:
+		return p.standard()
+	}
+	return slipMax
+}
+
 // Slip is a secret that works once: a value, without the secret.
 type Slip struct {
 	ID        string      `json:"id"` // public
 	Subject   string      `json:"subject"`
-	For       string      `json:"for,omitempty"` // what it is bound to, such as the id of a hold
+	For       string      `json:"for,omitempty"` // what it is bound to, such as the id of a hold; a confirmation always is
 	Purpose   SlipPurpose `json:"purpose"`
 	By        string      `json:"by,omitempty"` // who made it, for people
 	Created   time.Time   `json:"created"`
@@ -232,9 +241,9 @@ func checkSlipText(name, text string) error {
 
 // Issue makes a slip and returns it with its secret, which is not kept. Of s, the
 // subject and purpose are required; an empty ID and the times are filled in. It is
-// good from NotBefore on, or at once, and until Expires: at most 30 days each;
-// without Expires 10 min for a confirmation, a day for others. An open slip of the
-// same account, purpose and For is cancelled.
+// good from NotBefore on, or at once, and until Expires, at most 30 days each; a
+// confirmation for 10 min at most, and without Expires; others for a day without.
+// An open slip of the same account, purpose and For is cancelled.
 //
 // A recovery has a NotBefore that lies ahead, and gets its secret by Ripen then:
 // none is returned. It may be ripened within 30 days.
@@ -252,6 +261,9 @@ func (ss *Slips) Issue(ctx context.Context, s Slip, by Act, now time.Time) (Slip
 	if err != nil {
 		return fail(err)
 	}
+	if s.Purpose == SlipConfirm && s.For == "" {
+		return fail(errors.New("a confirmation of nothing: want the id of a hold in For"))
+	}
 	if s.ID == "" {
 		s.ID = rand.Text()
 	}
@@ -266,7 +278,9 @@ func (ss *Slips) Issue(ctx context.Context, s Slip, by Act, now time.Time) (Slip
 	if s.NotBefore.IsZero() {
 		s.NotBefore = now
 	}
+	longest := s.Purpose.longest()
 	if s.Purpose == SlipRecovery {
+		longest = slipMax // to be ripened
 		if !s.NotBefore.After(now) {
 			return fail(fmt.Errorf("a recovery that is due at %v: want a time ahead in which it can be cancelled", s.NotBefore))
 		}
@@ -275,8 +289,8 @@ func (ss *Slips) Issue(ctx context.Context, s Slip, by Act, now time.Time) (Slip
 	if s.Expires.IsZero() {
 		s.Expires = s.NotBefore.Add(standard)
 	}
-	if s.NotBefore.Before(now) || s.NotBefore.Sub(now) > slipMax || !s.Expires.After(s.NotBefore) || s.Expires.Sub(s.NotBefore) > slipMax {
-		return fail(fmt.Errorf("good from %v to %v: want not before now, and at most %v each", s.NotBefore, s.Expires, slipMax))
+	if s.NotBefore.Before(now) || s.NotBefore.Sub(now) > slipMax || !s.Expires.After(s.NotBefore) || s.Expires.Sub(s.NotBefore) > longest {
+		return fail(fmt.Errorf("good from %v to %v: want it from now or within %v, and for at most %v", s.NotBefore, s.Expires, slipMax, longest))
 	}
 	r, secret := slip{Slip: s}, ""
 	if s.Purpose != SlipRecovery {
@@ -491,16 +505,16 @@ func (ss *Slips) Due(ctx context.Context, purpose SlipPurpose, now time.Time, li
 	return slipsIn(ss.store.dueSlips(ctx, purpose, stored(now), min(limit, slipDueMax)))
 }
 
-// Ripen gives a slip that is due its secret, which is good for ttl, at most 30 days;
-// 0 is a day. Of several nodes that try, one gets it and the others ErrNoSlip.
+// Ripen gives a slip that is due its secret, which is good for ttl, at most a day
+// for a recovery (SP 800-63B-4 section 4.2.1.2); 0 is a day. Of several nodes that try, one gets it and the others ErrNoSlip.
 func (ss *Slips) Ripen(ctx context.Context, id string, ttl time.Duration, now time.Time) (Slip, string, error) {
 	fail := func(err error) (Slip, string, error) { return Slip{}, "", fmt.Errorf("ripening a slip: %w", err) }
 	now = stored(now)
 	if ttl == 0 {
 		ttl = SlipRecovery.standard()
 	}
-	if ttl < time.Microsecond || ttl > slipMax {
-		return fail(fmt.Errorf("good for %v: want at most %v", ttl, slipMax))
+	if longest := SlipRecovery.longest(); ttl < time.Microsecond || ttl > longest {
+		return fail(fmt.Errorf("good for %v: want at most %v", ttl, longest))
 	}
 	if id == "" || checkSlipText("ID", id) != nil {
 		return fail(ErrNoSlip)
