@@ -124,7 +124,7 @@ func number(v *values, text string, _ *words, _ *Mailer) error {
 	return err
 }
 
-var codeForm = regexp.MustCompile(`^[0-9A-Z]{2,8}([ -][0-9A-Z]{2,8}){0,3}$`)
+var codeForm = regexp.MustCompile(`^[0-9A-Z]{2,8}([ -][0-9A-Z]{2,8}){0,6}$`) // seven groups of four are 128 bit and 12 to check
 
 func code(v *values, text string, _ *words, _ *Mailer) error {
 	if !codeForm.MatchString(text) {

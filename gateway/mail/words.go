@@ -54,14 +54,24 @@ var required = map[string][]string{
 	"decision.expired":     {"scope", "value", "action"},
 	"factor.added":         {"account", "factor"},
 	"factor.removed":       {"account", "factor"},
-	"factor.disabled":      {"account", "factor"},
+	"factor.disabled":      {"account", "factor"}, // after too many wrong answers
+	"factor.guessed":       {"account", "factor"}, // wrong for the fifth time in a row
+	"factor.suspended":     {"account", "factor"},
+	"factor.enabled":       {"account", "factor"},
+	"key.cloned":           {"account", "factor"},
 	"recovery.used":        {"account"},
 	"recovery.replaced":    {"account"},
+	"recovery.begun":       {"account", "until", "url"}, // where it can be stopped
+	"recovery.ready":       {"account", "code"},
+	"recovery.cancelled":   {"account"},
 	"device.new":           {"account"},
 	"password.stolen-pair": {"account"},
+	"signin.unanswered":    {"account"},
+	"signin.denied":        {"account"},
 	"sessions.ended":       {"account"},
 	"confirmation.code":    {"account", "code"},
 	"enrolment.link":       {"account", "url"},
+	"enrolment.code":       {"account"}, // that there is one; it is handed over by whoever issued it
 	digest:                 {"about", "count"},
 }
 

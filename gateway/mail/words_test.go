@@ -270,6 +270,52 @@ func TestTemplates(t *testing.T) {
 	}
 }
 
+// TestSecrets shows which messages carry a secret. All others do without, whatever
+// their notices have.
+func TestSecrets(t *testing.T) {
+	m := mailer(t, nil)
+	codes := []string{"confirmation.code", "recovery.ready"}
+	links := []string{"enrolment.link", "recovery.begun"}
+	const code = "3V8K-0Z4M-QW7T-H2RC-9XJ5-B6ND-YEGP" // as recovery codes are
+	for _, name := range mail.Templates() {
+		for _, language := range mail.Languages {
+			n := notice(name, language)
+			n.Values["code"] = code
+			raw, err := m.Compose("ann@example.com", n)
+			if err != nil {
+				t.Fatal(err)
+			}
+			l := parsed(t, raw)
+			for part, text := range map[string]string{"subject": l.word(t, "Subject"), "text": l.text, "html": l.html} {
+				if got, want := strings.Contains(text, code), part != "subject" && slices.Contains(codes, name); got != want {
+					t.Errorf("%s.%s: its %s has the code: %v, want %v", name, language, part, got, want)
+				}
+				if got, want := strings.Contains(text, everything()["url"]), part != "subject" && slices.Contains(links, name); got != want {
+					t.Errorf("%s.%s: its %s has the link: %v, want %v", name, language, part, got, want)
+				}
+			}
+		}
+	}
+}
+
+// TestDigestsCountEverything shows that there are words for each message in a digest.
+func TestDigestsCountEverything(t *testing.T) {
+	m := mailer(t, nil)
+	for _, name := range mail.Templates() {
+		for _, language := range mail.Languages {
+			n := notice("notices.more", language)
+			n.Values["about"] = name
+			raw, err := m.Compose("ann@example.com", n)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if l := parsed(t, raw); name != "notices.more" && strings.Contains(l.text, name) {
+				t.Errorf("%s has no words for many %s", language, name)
+			}
+		}
+	}
+}
+
 func TestWhatANoticeMustHave(t *testing.T) {
 	m := mailer(t, nil)
 	for _, test := range []struct {
