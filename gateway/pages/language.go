@@ -35,7 +35,7 @@ func (p phrase) in(lang string) string {
 }
 
 // phrases are all, by key: the template's name, a point, what it is.
-var phrases = collect(sharedWords, problemWords(), heldWords, enrolWords, recoverWords)
+var phrases = collect(sharedWords, problemWords(), heldWords, enrolWords, recoverWords, accountWords)
 
 func collect(parts ...map[string]phrase) map[string]phrase {
 	all := make(map[string]phrase)
