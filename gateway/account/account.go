@@ -83,8 +83,9 @@ type Desk struct {
 	Resolve func(ctx context.Context, name string) (subject string, err error)
 	// Raise is called before the answer when the person of a session has bound an
 	// authenticator, which shows as much as giving it would. It may raise the session
-	// and rotate its cookie. May be nil: then the next change asks for the factor.
-	Raise func(w http.ResponseWriter, r *http.Request, v Visit, kind auth.FactorKind) error
+	// and rotate its cookie, and returns the visit as it is then. May be nil: then the
+	// next change asks for the factor.
+	Raise func(w http.ResponseWriter, r *http.Request, v Visit, kind auth.FactorKind) (Visit, error)
 }
 
 // Visit is who is at the desk.
@@ -119,4 +120,6 @@ const (
 	actCancel  = "act.recovery.cancel"
 	actUse     = "act.evidence.use"
 	actCode    = "act.enrolment.code"
+	actEnable  = "act.factor.enable"
+	actForget  = "act.device.forget"
 )
