@@ -14,6 +14,9 @@ type Account struct {
 	Others     int       // other sessions, offered to be ended. Form: Base/sessions/others
 }
 
+// forms reports whether the page has forms for this.
+func (a Account) forms() bool { return !a.Recovering.IsZero() || a.Others > 0 }
+
 // What was done on a page of self-service.
 const (
 	DoneBound     = "bound"
@@ -54,8 +57,8 @@ type AccountHome struct {
 	Help     bool // an administrator, who can help others. Link: Base/help
 }
 
-func (AccountHome) screen() screen {
-	return screen{template: "account-home", title: "account.title", forms: true}
+func (h AccountHome) screen() screen {
+	return screen{template: "account-home", title: "account.title", forms: h.forms()}
 }
 
 // FactorRow is a factor as its owner sees it.
@@ -75,8 +78,8 @@ type AccountFactors struct {
 	Factors []FactorRow
 }
 
-func (AccountFactors) screen() screen {
-	return screen{template: "account-factors", title: "account.factors", forms: true}
+func (f AccountFactors) screen() screen {
+	return screen{template: "account-factors", title: "account.factors", forms: f.forms()}
 }
 
 // AccountFactor is one of them. Forms: rename with FieldName, remove, disable and
@@ -107,8 +110,8 @@ type AccountAdd struct {
 	Device     time.Duration // a device that was known for this long is evidence; 0: none is
 }
 
-func (AccountAdd) screen() screen {
-	return screen{template: "account-add", title: "account.add", forms: true}
+func (a AccountAdd) screen() screen {
+	return screen{template: "account-add", title: "account.add", forms: a.forms() || a.Evidence || a.LinkAction != "" || a.CodeAction != ""}
 }
 
 // AppCode asks once more for a code of an app that has its secret already: FieldCode
@@ -132,8 +135,8 @@ type AccountCodes struct {
 	Offer bool      // there is an app or key that they can stand in for
 }
 
-func (AccountCodes) screen() screen {
-	return screen{template: "account-codes", title: "account.codes", forms: true}
+func (c AccountCodes) screen() screen {
+	return screen{template: "account-codes", title: "account.codes", forms: c.forms() || c.Offer}
 }
 
 // DeviceRow is a device that the account has used.
@@ -152,8 +155,8 @@ type AccountDevices struct {
 	Devices []DeviceRow
 }
 
-func (AccountDevices) screen() screen {
-	return screen{template: "account-devices", title: "account.devices", forms: true}
+func (d AccountDevices) screen() screen {
+	return screen{template: "account-devices", title: "account.devices", forms: d.forms() || len(d.Devices) > 0}
 }
 
 // FieldID is which of several things a form of self-service is about.
@@ -179,8 +182,8 @@ type AccountSessions struct {
 	More     bool // there are others than this one
 }
 
-func (AccountSessions) screen() screen {
-	return screen{template: "account-sessions", title: "account.sessions", forms: true}
+func (s AccountSessions) screen() screen {
+	return screen{template: "account-sessions", title: "account.sessions", forms: s.forms() || len(s.Sessions) > 1 || s.More}
 }
 
 // EventRow is one line of the history.
@@ -201,8 +204,8 @@ type AccountHistory struct {
 	Events []EventRow
 }
 
-func (AccountHistory) screen() screen {
-	return screen{template: "account-history", title: "account.history", forms: true}
+func (h AccountHistory) screen() screen {
+	return screen{template: "account-history", title: "account.history", forms: h.forms()}
 }
 
 // AccountHelp lets an administrator make a code for a colleague: FieldName, the name
@@ -212,8 +215,8 @@ type AccountHelp struct {
 	Weak bool // the administrator has no factor, and must have one first
 }
 
-func (AccountHelp) screen() screen {
-	return screen{template: "account-help", title: "account.help", forms: true}
+func (h AccountHelp) screen() screen {
+	return screen{template: "account-help", title: "account.help", forms: h.forms() || !h.Weak}
 }
 
 // AccountHelpCode shows that code, once, whether or not there is such an account.
@@ -224,15 +227,15 @@ type AccountHelpCode struct {
 	Until time.Time // in the reader's zone
 }
 
-func (AccountHelpCode) screen() screen {
-	return screen{template: "account-help-code", title: "account.help.code", forms: true}
+func (c AccountHelpCode) screen() screen {
+	return screen{template: "account-help-code", title: "account.help.code", forms: c.forms()}
 }
 
 // AccountNone says that there is no such thing, or not any more.
 type AccountNone struct{ Account }
 
-func (AccountNone) screen() screen {
-	return screen{template: "account-none", title: "account.none", forms: true}
+func (n AccountNone) screen() screen {
+	return screen{template: "account-none", title: "account.none", forms: n.forms()}
 }
 
 // LostElse says that nothing can be mailed, and so nothing recovered here.

@@ -47,6 +47,9 @@ func TestPhrases(t *testing.T) {
 	for _, v := range samples() {
 		used[pages.TitleOf(v)] = true
 	}
+	for _, key := range accountKeys() {
+		used[key] = true
+	}
 	for _, name := range append(pages.Templates(), "layout", "parts") {
 		for _, m := range said.FindAllStringSubmatch(pages.File("html/"+name+".html"), -1) {
 			used[m[1]] = true

@@ -2,6 +2,7 @@ package pages_test
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -70,6 +71,7 @@ func samples() map[string]pages.View {
 	for _, kind := range kinds() {
 		all["problem "+string(kind)] = pages.Page{Kind: kind, Reference: "7K3M-9QXA"}
 	}
+	maps.Copy(all, accountSamples())
 	return all
 }
 

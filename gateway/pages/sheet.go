@@ -45,7 +45,7 @@ func parse(lang string) map[string]*template.Template {
 		"qr":     qrCode,
 		"app":    appAddress,
 		"groups": groups,
-	}).ParseFS(files, "html/layout.html", "html/parts.html", "html/account.html"))
+	}).ParseFS(files, "html/layout.html", "html/parts.html"))
 	names, err := fs.Glob(files, "html/*.html")
 	if err != nil {
 		panic(err) // the pattern is well formed
@@ -53,7 +53,7 @@ func parse(lang string) map[string]*template.Template {
 	all := make(map[string]*template.Template, len(names))
 	for _, file := range names {
 		name := strings.TrimSuffix(strings.TrimPrefix(file, "html/"), ".html")
-		if name != "layout" && name != "parts" && name != "account" {
+		if name != "layout" && name != "parts" {
 			all[name] = template.Must(template.Must(layout.Clone()).ParseFS(files, file))
 		}
 	}
