@@ -18,23 +18,23 @@ import (
 )
 
 // newDesk makes the desk where people see to their accounts.
-func (g *Guard) newDesk() *account.Desk {
+func (c *Core) newDesk(site pages.Site) *account.Desk {
 	return &account.Desk{
-		Factors: g.Factors, Slips: g.Slips, Sessions: g.Sessions, Devices: g.Devices, Directory: g.Directory, Holds: g.Holds, Outbox: g.Outbox,
-		Site: g.site, Log: g.Log, Mailing: g.Mailing.Load(),
+		Factors: c.Factors, Slips: c.Slips, Sessions: c.Sessions, Devices: c.Devices, Directory: c.Directory, Holds: c.Holds, Outbox: c.Outbox,
+		Site: site, Log: c.Log, Mailing: c.Mailing.Load(),
 		Act: func(ctx context.Context, kind string, body any, do func(context.Context, string, time.Time) error) error {
-			err := g.act(ctx, kind, body, true, do)
-			if told := g.tellOwners(context.WithoutCancel(ctx)); told != nil {
-				g.complain("telling owners", "error", told) // the next sweep does
+			err := c.act(ctx, kind, body, true, do)
+			if told := c.tellOwners(context.WithoutCancel(ctx)); told != nil {
+				c.complain("telling owners", "error", told) // the next sweep does
 			}
 			return err
 		},
 		EndSession: func(ctx context.Context, id, by string) error {
-			_, err := g.EndSession(ctx, id, by)
+			_, err := c.EndSession(ctx, id, by)
 			return err
 		},
 		EndSessions: func(ctx context.Context, subject, except, by string) error {
-			all, err := g.Sessions.OfSubject(ctx, subject, g.Now())
+			all, err := c.Sessions.OfSubject(ctx, subject, c.Now())
 			if err != nil {
 				return err
 			}
@@ -42,15 +42,15 @@ func (g *Guard) newDesk() *account.Desk {
 				if s.ID == except {
 					continue
 				}
-				if err := g.endOver(ctx, s.ID, by); err != nil {
+				if err := c.endOver(ctx, s.ID, by); err != nil {
 					return err
 				}
 			}
 			return nil
 		},
 		Resolve: func(ctx context.Context, name string) (string, error) {
-			all := g.nameDigests(name)
-			subject, _, _, err := g.Directory.ByTyped(ctx, all[0], all[1:]...)
+			all := c.Digests("name", auth.CanonicalName(name))
+			subject, _, _, err := c.Directory.ByTyped(ctx, all[0], all[1:]...)
 			return subject, err
 		},
 	}
@@ -120,18 +120,16 @@ func (g *Guard) serveHoldDesk(w http.ResponseWriter, v *visit, sub, path string,
 // at is the desk for a visit, which may raise its session.
 func (g *Guard) at(v *visit) *account.Desk {
 	d := *g.desk
-	d.Raise = func(w http.ResponseWriter, _ *http.Request, _ account.Visit, kind auth.FactorKind) error {
-		if v.session == nil {
-			return nil
-		}
+	d.Raise = func(w http.ResponseWriter, _ *http.Request, visit account.Visit, kind auth.FactorKind) (account.Visit, error) {
 		if err := v.raise(kind); err != nil {
-			return err
+			return visit, err
 		}
 		for _, line := range v.cookies {
 			w.Header().Add("Set-Cookie", line)
 		}
 		v.cookies = nil
-		return nil
+		visit.Session, visit.CSRF, visit.Fresh = v.session, g.csrfToken(v.crumbs.session), true
+		return visit, nil
 	}
 	return &d
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/kidoban/kidoban/auth"
+	"github.com/kidoban/kidoban/gateway/pages"
 	"github.com/kidoban/kidoban/gateway/storage"
 	"github.com/kidoban/kidoban/policies"
 )
@@ -58,7 +59,7 @@ func (c *Core) sweepFactors(ctx context.Context, now time.Time) error {
 	_, err := c.Factors.Sweep(ctx, now)
 	_, err2 := c.Holds.Sweep(ctx, now)
 	_, err3 := c.Slips.Sweep(ctx, now)
-	return errors.Join(err, err2, err3, c.tellOwners(ctx))
+	return errors.Join(err, err2, err3, c.newDesk(pages.Site{}).Ripen(ctx, now), c.tellOwners(ctx))
 }
 
 // ownerNotices names the message that tells of each kind of notice. Kinds that are

@@ -231,7 +231,7 @@ func New(core *Core, cfg Config) *Guard {
 		}
 	}
 	if g.Factors != nil {
-		g.desk = g.newDesk()
+		g.desk = core.newDesk(cfg.Site)
 	}
 	return g
 }

@@ -116,6 +116,7 @@ func (v *visit) raise(kind auth.FactorKind) error {
 		return err
 	}
 	g.tellNodes(topicSessions)
+	v.session, v.crumbs.session = &raised, token
 	v.cookies = append(v.cookies, g.sessionCookie(token, raised.Expires, v.now))
 	return nil
 }
