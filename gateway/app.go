@@ -36,6 +36,25 @@ type App struct {
 	// directory "kidoban" in Caddy's own data directory.
 	DataDir string `json:"data_dir,omitempty"`
 
+	// Service is what pages, authenticator apps and letters call the service; 1 to 64
+	// characters without a colon. Default: the service of Mail, else the host of the
+	// first origin.
+	Service string `json:"service,omitempty"`
+
+	// Logo is an image file that pages show: SVG, PNG or WebP of at most 32 KiB.
+	// Default: a mark of Kidoban.
+	Logo string `json:"logo,omitempty"`
+
+	// Origins are where people reach the service, such as https://chat.example.com.
+	// Links in letters and of log-ins that continue in a browser lead to the first;
+	// passkeys work on all of them. Without one there are no second factors.
+	Origins []string `json:"origins,omitempty"`
+
+	// RPID is the domain that passkeys are for: the host of every origin or a domain
+	// above all of them. Another one later makes all passkeys useless. Default: the
+	// host of the first origin.
+	RPID string `json:"rp_id,omitempty"`
+
 	// Node names this process among the nodes of one installation; every node needs
 	// a name of its own, and keeps it across restarts. Default: the host's name.
 	Node string `json:"node,omitempty"`
@@ -85,6 +104,7 @@ type App struct {
 	// appending proxy can forge. Default: refuse to start.
 	LaxForwarding bool `json:"lax_forwarding,omitempty"`
 
+	service  service
 	modes    guard.Modes
 	policy   policies.Policy          // in force; guarded by the lock of the runtime's files once it is open
 	database string                   // the address, with its secrets
@@ -141,7 +161,13 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if a.modes, err = parseModes(guard.Modes{}, a.Observe); err != nil {
 		return err
 	}
+	if err := a.provisionOrigins(); err != nil {
+		return err
+	}
 	if err := a.provisionNode(); err != nil {
+		return err
+	}
+	if err := a.provisionSite(); err != nil {
 		return err
 	}
 	if len(a.Limits) > 8 {
@@ -210,6 +236,9 @@ func (a *App) Start() error {
 	for _, c := range a.cautions {
 		a.logger.Warn(c.Error())
 	}
+	if len(a.service.origins) == 0 {
+		a.logger.Warn("there are no second factors: say by the option origin where people reach the service")
+	}
 	_, err := a.open()
 	return err
 }
@@ -247,6 +276,8 @@ func (a *App) identity() string {
 	if a.Redis != nil {
 		parts = append(parts, a.Redis.prefix())
 	}
+	parts = append(parts, a.service.rpID)
+	parts = append(parts, a.service.origins...)
 	return fmt.Sprintf("%x", sha256.Sum256(fmt.Appendf(nil, "%q", parts)))
 }
 

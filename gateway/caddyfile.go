@@ -22,6 +22,10 @@ func init() {
 // parseGlobal reads the global option.
 //
 //	kidoban {
+//		service  NAME
+//		logo     FILE
+//		origin   URL...
+//		rp_id    HOST
 //		node     NAME
 //		data_dir PATH
 //		database URL                          # best as {env.NAME} or {file.PATH}
@@ -74,6 +78,24 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 	}
 	for d.NextBlock(0) {
 		switch d.Val() {
+		case "service":
+			if err := single(d, &app.Service); err != nil {
+				return nil, err
+			}
+		case "logo":
+			if err := single(d, &app.Logo); err != nil {
+				return nil, err
+			}
+		case "origin":
+			origins := d.RemainingArgs()
+			if len(origins) == 0 {
+				return nil, d.ArgErr()
+			}
+			app.Origins = append(app.Origins, origins...)
+		case "rp_id":
+			if err := single(d, &app.RPID); err != nil {
+				return nil, err
+			}
 		case "node":
 			if err := single(d, &app.Node); err != nil {
 				return nil, err
@@ -147,7 +169,7 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 			}
 			app.LaxForwarding = true
 		default:
-			return nil, d.Errf("unknown option %q: want node, data_dir, database, redis, record_optional, webhook, mail, geoip, rules, policies, mode, limit or lax_forwarding", d.Val())
+			return nil, d.Errf("unknown option %q: want service, logo, origin, rp_id, node, data_dir, database, redis, record_optional, webhook, mail, geoip, rules, policies, mode, limit or lax_forwarding", d.Val())
 		}
 	}
 	value, err := json.Marshal(app)

@@ -127,6 +127,7 @@ func (rt *runtime) applyLocked(a *App) {
 	rt.unwatchLocked()
 	rt.log.set(a.logger)
 	rt.core.RecordOptional.Store(a.RecordOptional)
+	rt.core.Mailing.Store(a.mailer != nil)
 	rt.core.Subscribe(a.subscriptions)
 	rt.hooks.Use(a.senders)
 	rt.hooks.UseChannels(rt.channels(a))

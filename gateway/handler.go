@@ -140,7 +140,7 @@ func trustsProxies(s *caddyhttp.Server) bool {
 // use has the handler guard b from now on.
 func (h *Handler) use(core *guard.Core, b *policies.Backend, policy policies.Policy) {
 	h.backend.Store(b)
-	h.guard.Store(guard.New(core, guard.Config{Backend: b, Modes: h.modes, Policy: policy, Limits: h.app.limits, MaxBody: h.MaxLoginBody, Assert: h.site}))
+	h.guard.Store(guard.New(core, guard.Config{Backend: b, Modes: h.modes, Policy: policy, Limits: h.app.limits, Site: h.app.service.Site, MaxBody: h.MaxLoginBody, Assert: h.site}))
 }
 
 func (h *Handler) open() (*guard.Guard, error) {

@@ -47,10 +47,12 @@ type Mail struct {
 	Server Secret `json:"server"`
 	// From is the sender: "NAME <ADDRESS>".
 	From string `json:"from"`
-	// Service is what letters call the service. Default: the name of From.
+	// Service is what letters call the service. Default: that of the app, else the
+	// name of From.
 	Service string `json:"service,omitempty"`
-	// Link is the address of the service, such as https://chat.example.com.
-	Link string `json:"link"`
+	// Link is the address of the service, such as https://chat.example.com. Default:
+	// the app's first origin.
+	Link string `json:"link,omitempty"`
 	// CA is a PEM file with the authorities that sign the server's certificate;
 	// default: those of the system.
 	CA string `json:"ca,omitempty"`
@@ -140,7 +142,11 @@ func (a *App) provisionNode() error {
 }
 
 func (a *App) provisionMail(resolve func(string, Secret) (string, error)) (err error) {
-	config := mail.Config{From: a.Mail.From, Service: a.Mail.Service, Link: a.Mail.Link}
+	config := mail.Config{From: a.Mail.From, Service: cmp.Or(a.Mail.Service, a.Service), Link: a.Mail.Link}
+	if len(a.service.origins) > 0 {
+		config.Pages = a.service.origins[0]
+		config.Link = cmp.Or(config.Link, config.Pages)
+	}
 	if config.Server, err = resolve("server", a.Mail.Server); err != nil {
 		return err
 	}

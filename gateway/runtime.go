@@ -58,8 +58,9 @@ type runtime struct {
 	done chan struct{}
 }
 
-// newRuntime opens the state that a names and applies a. The sessions' time-outs are
-// those of the first configuration; others take effect with the next start.
+// newRuntime opens the state that a names and applies a. The sessions' time-outs, and
+// how factors are checked and throttled, are those of the first configuration; others
+// take effect with the next start.
 func newRuntime(a *App) (_ *runtime, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
@@ -135,6 +136,9 @@ func (rt *runtime) open(ctx context.Context, a *App) (err error) {
 	}
 	settings := guard.Settings{
 		Node: a.Node, Shared: rt.db.Shared(), Sessions: a.policy.Sessions, Record: rt.record, Now: time.Now, Log: log,
+	}
+	if len(a.service.origins) > 0 {
+		settings.Factors = &guard.FactorSettings{Service: a.service.Name, RPID: a.service.rpID, Origins: a.service.origins, Policy: a.policy.Factors}
 	}
 	if a.redis.URL != "" {
 		if err := rt.openRedis(a, &events, log); err != nil {

@@ -17,6 +17,7 @@
 package mail
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -45,6 +46,8 @@ type Config struct {
 	Service string
 	// Link is where the service is: https://HOST, or http of a loopback host.
 	Link string
+	// Pages is where the gate's own pages are, below /.kidoban/. Default: Link.
+	Pages string
 	// Roots may vouch for the server; nil: whom the system trusts.
 	Roots *x509.CertPool
 	// Timeout is for all of one attempt. 0: 15 s, which is also the most: an attempt
@@ -67,6 +70,7 @@ type Mailer struct {
 	domain  string // of from
 	service string
 	link    string
+	pages   string // where links of notices may lead
 	timeout time.Duration
 }
 
@@ -100,20 +104,26 @@ func New(c Config) (*Mailer, error) {
 	if m.service == "" {
 		return nil, errors.New("service: the name of the service is missing")
 	}
-	m.link, err = parseLink(c.Link)
+	if m.link, err = parseLink("link", c.Link); err != nil {
+		return nil, err
+	}
+	m.pages, err = parseLink("pages", cmp.Or(c.Pages, m.link))
 	return m, err
 }
 
-// parseLink reads where the service is.
-func parseLink(raw string) (string, error) {
+// Service is what the service is called.
+func (m *Mailer) Service() string { return m.service }
+
+// parseLink reads where the service is, or its pages.
+func parseLink(what, raw string) (string, error) {
 	u, err := url.Parse(raw)
 	switch {
 	case err != nil || len(raw) > maxLink || u.Hostname() == "" || u.Opaque != "" || strings.ContainsFunc(raw, hidden) || strings.ContainsAny(raw, " \"<>"):
-		return "", errors.New("link: want the address of the service, such as https://chat.example.com")
+		return "", errors.New(what + ": want the address of the service, such as https://chat.example.com")
 	case u.Scheme != "https" && (u.Scheme != "http" || !loopbackName(u.Hostname())):
-		return "", errors.New("link: want https: a link in the clear teaches people to trust one")
+		return "", errors.New(what + ": want https: a link in the clear teaches people to trust one")
 	case u.User != nil || u.RawQuery != "" || u.Fragment != "" || strings.Contains(raw, "#"):
-		return "", errors.New("link: has a user name, a query or a fragment; want scheme, host and at most a path")
+		return "", errors.New(what + ": has a user name, a query or a fragment; want scheme, host and at most a path")
 	}
 	return strings.TrimSuffix(u.String(), "/"), nil
 }
