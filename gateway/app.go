@@ -262,7 +262,7 @@ func (a *App) open() (*runtime, error) {
 	if loaded {
 		if rt.identity != a.identity() {
 			_, err := runtimes.Delete(a.DataDir)
-			return nil, errors.Join(errors.New("node, database and redis of a running gate stay as they are in a reload: restart it to change them"), err)
+			return nil, errors.Join(errors.New("node, database, redis, origin and rp_id of a running gate stay as they are in a reload: restart it to change them"), err)
 		}
 		rt.configure(a)
 	}

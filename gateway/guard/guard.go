@@ -230,7 +230,7 @@ func New(core *Core, cfg Config) *Guard {
 			}
 		}
 	}
-	if g.Factors != nil {
+	if core != nil && core.Factors != nil {
 		g.desk = core.newDesk(cfg.Site)
 	}
 	return g
