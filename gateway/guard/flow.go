@@ -500,7 +500,7 @@ func (g *Guard) serveContinue(w http.ResponseWriter, v *visit, rest string) erro
 	h, err := g.Holds.ByID(v.r.Context(), id, v.now)
 	switch {
 	case errors.Is(err, auth.ErrNoHold), errors.Is(err, auth.ErrHoldOver):
-		return v.gone(w)
+		return v.page(w, http.StatusGone, pages.Over{})
 	case err != nil:
 		return v.troubled(w, "held log-ins", err)
 	}
@@ -517,7 +517,7 @@ func (g *Guard) serveContinue(w http.ResponseWriter, v *visit, rest string) erro
 		return g.serveHold(w, v, path, by)
 	}
 	if h.State != auth.HoldWaiting {
-		return v.gone(w)
+		return v.page(w, http.StatusGone, pages.Over{})
 	}
 	// Not matched in this browser yet. The form is tied to the address, which is all
 	// that it opens.
@@ -541,7 +541,7 @@ func (g *Guard) serveContinue(w http.ResponseWriter, v *visit, rest string) erro
 		case errors.Is(err, auth.ErrWrongCode):
 			failed = true
 		case errors.Is(err, auth.ErrNoHold), errors.Is(err, auth.ErrHoldOver):
-			return v.gone(w)
+			return v.page(w, http.StatusGone, pages.Over{})
 		default:
 			return v.troubled(w, "held log-ins", err)
 		}

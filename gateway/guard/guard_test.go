@@ -33,6 +33,11 @@ type gate struct {
 	dir  string
 	keys *storage.Keyring
 
+	config  guard.Config
+	factors *guard.FactorSettings
+	backend http.Handler
+	first   *gate // whose clock it goes by; nil: its own
+
 	mu     sync.Mutex
 	now    time.Time
 	events []detectors.Event
@@ -45,6 +50,9 @@ func (g *gate) advance(d time.Duration) {
 }
 
 func (g *gate) clock() time.Time {
+	if g.first != nil {
+		return g.first.clock()
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.now
@@ -58,6 +66,9 @@ func (g *gate) happened() []detectors.Event {
 
 // address is the header by which tests choose where a request comes from.
 const address = "Test-Address"
+
+// earlyData is the header by which they say that it comes as TLS early data.
+const earlyData = "Test-Early-Data"
 
 // setup is what a test may choose of a gate.
 type setup struct {
@@ -145,9 +156,35 @@ func newGate(t *testing.T, preset string, backend http.Handler, options ...optio
 	if config.Backend, err = policies.LoadBackend(preset, shipped); err != nil {
 		t.Fatal(err)
 	}
-	gd := guard.New(core, config.Config)
+	g.config, g.factors, g.backend = config.Config, config.factors, backend
+	g.serve(t, log)
+	return g
+}
 
-	origin := httptest.NewServer(backend)
+// another is a second node over the same database.
+func (g *gate) another(t *testing.T) *gate {
+	t.Helper()
+	other := &gate{first: g, db: g.db, keys: g.keys, dir: t.TempDir(), config: g.config, factors: g.factors, backend: g.backend}
+	log := slog.New(slog.DiscardHandler)
+	s := settings(t, other.dir, g.keys, g.clock, log)
+	s.Node, s.Factors = "other", g.factors
+	core, err := guard.Open(t.Context(), g.db, g.keys, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	core.Mailing.Store(true)
+	core.Rules.Store(g.core.Rules.Load())
+	core.Recall(t.Context(), "")
+	other.core = core
+	other.serve(t, log)
+	return other
+}
+
+// serve serves the guarded backend.
+func (g *gate) serve(t *testing.T, log *slog.Logger) {
+	t.Helper()
+	gd := guard.New(g.core, g.config)
+	origin := httptest.NewServer(g.backend)
 	t.Cleanup(origin.Close)
 	target, err := url.Parse(origin.URL)
 	if err != nil {
@@ -164,7 +201,9 @@ func newGate(t *testing.T, preset string, backend http.Handler, options ...optio
 			from = "198.51.100.1"
 		}
 		r.Header.Del(address)
-		err := gd.ServeHTTP(w, r, guard.Peer{Address: from}, func(w http.ResponseWriter, r *http.Request) error {
+		early := r.Header.Get(earlyData) != ""
+		r.Header.Del(earlyData)
+		err := gd.ServeHTTP(w, r, guard.Peer{Address: from, EarlyData: early}, func(w http.ResponseWriter, r *http.Request) error {
 			proxy.ServeHTTP(w, r)
 			return nil
 		})
@@ -173,7 +212,6 @@ func newGate(t *testing.T, preset string, backend http.Handler, options ...optio
 		}
 	}))
 	t.Cleanup(g.Server.Close)
-	return g
 }
 
 // client is one browser or program: it keeps cookies, those that are for https

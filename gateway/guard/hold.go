@@ -98,7 +98,7 @@ func (v *visit) reachable(due policies.Due, id policies.Identity) bool {
 func (v *visit) hold(p pending) *refusal {
 	g := v.guard
 	a := &v.answer
-	if p.answered && a.hold == 0 {
+	if p.answered && a.hold == 0 && !endless(a.w.Header()) {
 		v.pending = &p // its body is still to come; see answer.decide
 		return nil
 	}
@@ -112,8 +112,8 @@ func (v *visit) hold(p pending) *refusal {
 		held.Credentials = append(held.Credentials, heldCredential{c.credential.Name, c.value})
 	}
 	if p.answered {
-		if a.cut || a.status == http.StatusSwitchingProtocols {
-			g.report(v, "an answer that makes a client authenticated cannot be held: it is longer than 64 KiB, or no answer of HTTP", "status", a.status)
+		if a.cut || a.status == http.StatusSwitchingProtocols || endless(a.w.Header()) {
+			g.report(v, "an answer that makes a client authenticated cannot be held: it is longer than 64 KiB, or has no end", "status", a.status)
 			v.logOut(p.credentials)
 			return v.refuse(ControlSessions, policies.Verdict{Action: rules.Refuse, Reason: policies.ReasonHoldFailed})
 		}
@@ -163,6 +163,11 @@ func (v *visit) hold(p pending) *refusal {
 	v.count(ControlSessions, policies.Verdict{Action: rules.StepUp, Reason: policies.ReasonFactorDue}, false, p.device.Known())
 	v.cookies = append(v.cookies, holdCookie(token, h.Expires.Sub(v.now)))
 	return v.waiting(h)
+}
+
+// endless reports whether an answer is a stream of events, whose end nobody can wait for.
+func endless(h http.Header) bool {
+	return strings.HasPrefix(strings.ToLower(h.Get("Content-Type")), "text/event-stream")
 }
 
 // waiting is the answer to a client whose log-in is held.

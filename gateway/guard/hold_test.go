@@ -114,7 +114,7 @@ func (c *client) held(name, password string) reply {
 	if c.cookies["sid"] != "" || c.cookies[guard.SessionCookie] != "" {
 		c.t.Fatalf("cookies %v came before the factor", c.cookies)
 	}
-	page := c.get("/.kidoban/factor")
+	page := c.through(c.get("/.kidoban/factor"))
 	if page.status != http.StatusOK {
 		c.t.Fatalf("the factor's page: %d\n%s", page.status, page.body)
 	}
