@@ -245,9 +245,12 @@ func (rt *runtime) api(operators *api.Operators) (http.Handler, error) {
 		return nil, err
 	}
 	s := &api.Server{
-		Acts: rt.core, Decisions: rt.core.Decisions, Sessions: rt.core.Sessions, Report: rt.core.Ledger.Report, Search: rt.stream.Search,
+		Acts: rt.core, Decisions: rt.core.Decisions, Sessions: rt.core.Sessions, Devices: rt.core.Devices, Report: rt.core.Ledger.Report, Search: rt.stream.Search,
 		Rules: rt.core.Rules.Load, Faults: rt.faulty, Parts: rt.parts, Operators: operators, Once: seen, Source: clientAddress,
 		Now: rt.core.Now, Log: slog.New(rt.log),
+	}
+	if rt.core.Factors != nil { // else the interfaces stay nil
+		s.Factors, s.Slips, s.Holds = rt.core.Factors, rt.core.Slips, rt.core.Holds
 	}
 	return s.Handler(), nil
 }

@@ -46,6 +46,16 @@ type Acts interface {
 	EndSession(ctx context.Context, id, by string) (auth.Session, error)
 	// EndSessions ends all sessions of an account and returns them.
 	EndSessions(ctx context.Context, account, by string) ([]auth.Session, error)
+	// RemoveFactor, DisableFactor and EnableFactor change an authenticator of an
+	// account. Errors are as of [auth.Factors].
+	RemoveFactor(ctx context.Context, account, id, by string) (auth.Factor, error)
+	DisableFactor(ctx context.Context, account, id, by string) (auth.Factor, error)
+	EnableFactor(ctx context.Context, account, id, by string) (auth.Factor, error)
+	// IssueEnrolmentCode makes a code that lets an account bind its first factor. An
+	// account that nobody knows is [policies.ErrNotFound].
+	IssueEnrolmentCode(ctx context.Context, account, by string) (s auth.Slip, code string, err error)
+	// CancelRecovery stops a recovery; where none is open the error is [auth.ErrNoSlip].
+	CancelRecovery(ctx context.Context, account, by string) (auth.Slip, error)
 }
 
 // Decisions is what the API reads of decisions; [policies.Decisions] has it.
@@ -57,6 +67,28 @@ type Decisions interface {
 // Sessions is what the API reads of sessions; [auth.Sessions] has it.
 type Sessions interface {
 	OfSubject(ctx context.Context, subject string, now time.Time) ([]auth.Session, error)
+	History(ctx context.Context, subject string, limit int) ([]auth.Session, error)
+}
+
+// Devices is what the API reads of devices; [auth.Devices] has it.
+type Devices interface {
+	OfSubject(ctx context.Context, subject string, now time.Time) ([]auth.DeviceView, error)
+}
+
+// Factors is what the API reads of authenticators; [auth.Factors] has it.
+type Factors interface {
+	List(ctx context.Context, subject string) ([]auth.Factor, error)
+}
+
+// Slips is what the API reads of one-time codes; [auth.Slips] has it.
+type Slips interface {
+	Open(ctx context.Context, subject string, now time.Time) ([]auth.Slip, error)
+}
+
+// Holds is what the API reads of held log-ins; [auth.Holds] has it.
+type Holds interface {
+	OfSubject(ctx context.Context, subject string, now time.Time) ([]auth.Hold, error)
+	History(ctx context.Context, subject string, limit int) ([]auth.Hold, error)
 }
 
 // Server is what the API needs. All fields are required unless they say otherwise.
@@ -64,6 +96,12 @@ type Server struct {
 	Acts      Acts
 	Decisions Decisions
 	Sessions  Sessions
+	Devices   Devices
+	// All three, or none where the gate has no second factors: the interfaces
+	// themselves are nil then.
+	Factors Factors
+	Slips   Slips
+	Holds   Holds
 	// Report sums up the hours that begin in [from, to).
 	Report func(ctx context.Context, from, to time.Time) ([]policies.LedgerRow, error)
 	// Search finds events, the newest first; see [stream.Stream.Search].

@@ -45,6 +45,10 @@ type server struct {
 	api       *api.Server
 	decisions *policies.Decisions
 	sessions  *auth.Sessions
+	devices   *auth.Devices
+	factors   *auth.Factors
+	slips     *auth.Slips
+	holds     *auth.Holds
 	events    *stream.Stream
 	log       lockedBuffer
 	today     bool // the clock is the machine's
@@ -145,6 +149,7 @@ func newServer(t *testing.T, change ...func(*server)) *server {
 		t.Fatal(err)
 	}
 	s.events = stream.New("a.b", 7, s.now)
+	openFactors(t, s)
 	operators, err := api.NewOperators([]api.Key{
 		{Name: "alice", Role: api.Responder, Hash: api.HashKey(key)},
 		{Name: "victor", Role: api.Viewer, Hash: api.HashKey(viewerKey)},
@@ -161,7 +166,7 @@ func newServer(t *testing.T, change ...func(*server)) *server {
 		t.Fatal(faults)
 	}
 	s.api = &api.Server{
-		Acts: s, Decisions: s, Sessions: s, Search: s.events.Search, Rules: func() *rules.Set { return set },
+		Acts: s, Decisions: s, Sessions: s, Devices: devices{s}, Factors: factors{s}, Slips: s, Holds: holds{s}, Search: s.events.Search, Rules: func() *rules.Set { return set },
 		Report: func(context.Context, time.Time, time.Time) ([]policies.LedgerRow, error) {
 			return []policies.LedgerRow{{Control: "decisions", Action: rules.StepUp, Reason: policies.ReasonDecision, Rule: "stuffing.sequential", Count: 3,
 				First: s.at.Truncate(time.Hour), Last: s.at.Truncate(time.Hour)}}, s.fault()

@@ -109,7 +109,12 @@ func TestContractIsExercised(t *testing.T) {
 		"registerDecision": {"POST", "/v1/decisions", registration}, "getDecision": {"GET", "/v1/decisions/x"}, "liftDecision": {"DELETE", "/v1/decisions/x"},
 		"searchEvents": {"GET", "/v1/events"}, "getReport": {"GET", "/v1/report"}, "listSessions": {"GET", "/v1/accounts/17/sessions"},
 		"endSessions": {"DELETE", "/v1/accounts/17/sessions"}, "endSession": {"DELETE", "/v1/sessions/x"},
+		"listFactors": {"GET", "/v1/accounts/17/factors"}, "removeFactor": {"DELETE", "/v1/accounts/17/factors/x"},
+		"disableFactor": {"POST", "/v1/accounts/17/factors/x/disable"}, "enableFactor": {"POST", "/v1/accounts/17/factors/x/enable"},
+		"issueEnrolmentCode": {"POST", "/v1/accounts/17/enrolment-codes"}, "cancelRecovery": {"POST", "/v1/accounts/17/recovery/cancel"},
+		"listDevices": {"GET", "/v1/accounts/17/devices"}, "getHistory": {"GET", "/v1/accounts/17/history"},
 	}
+	bare := newServer(t, noFactors)
 	full := make(chan struct{})
 	var began, done sync.WaitGroup
 	crowded := newServer(t)
@@ -140,6 +145,9 @@ func TestContractIsExercised(t *testing.T) {
 		s.breakWith(errors.New("broken"))
 		s.do(newCall(method, target, body)) // 500
 		s.breakWith(nil)
+		if strings.Contains(target, "/accounts/") {
+			bare.do(newCall(method, target, body)) // 409 where it needs second factors
+		}
 	}
 	s.do(newCall("GET", "/v1/openapi.yaml", "", "If-None-Match", "*"))
 	s.do(newCall("GET", "/v1/decisions", "", "If-None-Match", "*"))
@@ -152,6 +160,13 @@ func TestContractIsExercised(t *testing.T) {
 	for _, call := range sample {
 		s.do(newCall(call[0], call[1], call[2])) // 200 or 404
 	}
+	factor := "/v1/accounts/17/factors/" + s.bind("17")
+	s.do(newCall("POST", factor+"/disable", ""))
+	s.do(newCall("POST", factor+"/enable", ""))
+	s.do(newCall("DELETE", factor, ""))
+	s.do(newCall("POST", "/v1/accounts/18/enrolment-codes", "")) // 404
+	s.recover("17")
+	s.do(newCall("POST", "/v1/accounts/17/recovery/cancel", ""))
 	session, _, err := s.sessions.Begin(t.Context(), auth.Session{Kind: auth.BrowserSession, Subject: "17", AAL: 1, Source: "203.0.113.7"}, nil, s.at)
 	if err != nil {
 		t.Fatal(err)

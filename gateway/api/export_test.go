@@ -6,7 +6,7 @@ import "strings"
 func ProblemTypes() map[string]bool {
 	names := make(map[string]bool)
 	for _, t := range []string{typeForbidden, typeRole, typeThrottled, typeNotFound, typeMethod, typeBroken, typeMedia,
-		typeTooLarge, typeInvalid, typeConflict, typeKeyReused, typeUnavailable, typeInternal} {
+		typeTooLarge, typeInvalid, typeConflict, typeKeyReused, typeNoFactors, typeRebind, typeUnavailable, typeInternal} {
 		names[t[strings.LastIndex(t, "/")+1:]] = true
 	}
 	return names

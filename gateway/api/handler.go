@@ -44,6 +44,7 @@ type answer struct {
 	location    string
 	tagged      bool // has an ETag, and answers If-None-Match
 	replayed    bool // is the answer of an earlier call
+	kept        any  // the body that later calls under the same Idempotency-Key get; nil: the same
 }
 
 // operation is what a method does with a resource.
@@ -72,7 +73,15 @@ func (h *handler) routes() {
 			"GET":    {Viewer, nil, h.listSessions},
 			"DELETE": {Responder, nil, h.endSessions},
 		},
-		"/v1/sessions/{id}": {"DELETE": {Responder, nil, h.endSession}},
+		"/v1/sessions/{id}":                           {"DELETE": {Responder, nil, h.endSession}},
+		"/v1/accounts/{account}/factors":              {"GET": {Viewer, nil, h.listFactors}},
+		"/v1/accounts/{account}/factors/{id}":         {"DELETE": {Responder, nil, h.removeFactor}},
+		"/v1/accounts/{account}/factors/{id}/disable": {"POST": {Responder, nil, h.disableFactor}},
+		"/v1/accounts/{account}/factors/{id}/enable":  {"POST": {Responder, nil, h.enableFactor}},
+		"/v1/accounts/{account}/enrolment-codes":      {"POST": {Responder, nil, h.issueEnrolmentCode}},
+		"/v1/accounts/{account}/recovery/cancel":      {"POST": {Responder, nil, h.cancelRecovery}},
+		"/v1/accounts/{account}/devices":              {"GET": {Viewer, nil, h.listDevices}},
+		"/v1/accounts/{account}/history":              {"GET": {Viewer, []string{"limit"}, h.history}},
 	} {
 		h.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) { h.resource(w, r, methods) })
 	}

@@ -26,7 +26,8 @@ func (c *call) keep() (context.Context, context.CancelFunc) {
 
 // underKey acts once for each Idempotency-Key of an operator: the same request
 // again is answered as before, for [once.KeepAnswers]; another request under the
-// key is refused. What failed left nothing and may be tried again.
+// key is refused. What failed left nothing and may be tried again. A secret is not
+// kept: the answer that has it is given once.
 func (h *handler) underKey(c *call, act func() (answer, error)) (answer, error) {
 	keys := c.Header.Values("Idempotency-Key")
 	if len(keys) == 0 {
@@ -60,11 +61,13 @@ func (h *handler) underKey(c *call, act func() (answer, error)) (answer, error) 
 	if err != nil {
 		return answer{}, errors.Join(err, h.Once.Abandon(keep, id))
 	}
-	body, err := render(a.body)
+	if a.kept == nil {
+		a.kept = a.body
+	}
+	body, err := render(a.kept)
 	if err != nil {
 		return answer{}, err
 	}
-	a.body = body
 	// The act is done. If its answer cannot be kept, a second call acts again, which
 	// changes nothing for the worse.
 	if err := h.Once.Finish(keep, id, once.Answer{Status: a.status, Location: a.location, Body: body}); err != nil {

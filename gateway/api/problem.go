@@ -35,6 +35,8 @@ const (
 	typeInvalid     = "/v1/openapi.yaml#/x-problems/invalid"
 	typeConflict    = "/v1/openapi.yaml#/x-problems/conflict"
 	typeKeyReused   = "/v1/openapi.yaml#/x-problems/key-reused"
+	typeNoFactors   = "/v1/openapi.yaml#/x-problems/no-factors"
+	typeRebind      = "/v1/openapi.yaml#/x-problems/rebind"
 	typeUnavailable = "/v1/openapi.yaml#/x-problems/unavailable"
 	typeInternal    = "/v1/openapi.yaml#/x-problems/internal"
 )
@@ -96,10 +98,12 @@ func problem(err error) *Problem {
 		return invalid(inBody(fields)).(*Problem)
 	}
 	switch {
-	case errors.Is(err, policies.ErrNotFound), errors.Is(err, auth.ErrNoSession):
+	case errors.Is(err, policies.ErrNotFound), errors.Is(err, auth.ErrNoSession), errors.Is(err, auth.ErrNoFactor), errors.Is(err, auth.ErrNoSlip):
 		return &Problem{Type: typeNotFound, Status: http.StatusNotFound, Title: "There is no such thing", Detail: "it never was, or it is over"}
 	case errors.Is(err, auth.ErrSessionEnded), errors.Is(err, auth.ErrExpired):
 		return &Problem{Type: typeConflict, Status: http.StatusConflict, Title: "The session has ended already"}
+	case errors.Is(err, auth.ErrRebind):
+		return &Problem{Type: typeRebind, Status: http.StatusConflict, Title: "The authenticator was disabled after too many wrong attempts", Detail: "remove it; its owner binds it anew"}
 	case errors.Is(err, policies.ErrFull):
 		return &Problem{Type: typeUnavailable, Status: http.StatusServiceUnavailable, Title: "There are too many decisions", Detail: "lift some, or wait until some end", retryAfter: time.Minute, cause: err}
 	case errors.Is(err, once.ErrFull):
