@@ -231,6 +231,9 @@ func nameOf(p auth.Person) string {
 // code and the message the code is lost, and the recovery is begun again: no code is
 // ever made twice.
 func (d *Desk) Ripen(ctx context.Context, now time.Time) error {
+	if !d.Mailing {
+		return nil // they wait, for 30 days
+	}
 	due, err := d.Slips.Due(ctx, auth.SlipRecovery, now, ripenBatch)
 	if err != nil {
 		return fmt.Errorf("looking for recoveries that are due: %w", err)
@@ -250,13 +253,13 @@ func (d *Desk) ripen(ctx context.Context, s auth.Slip, now time.Time) error {
 		return err
 	}
 	p.Subject = s.Subject
-	to := d.addresses(p)
-	if len(to) == 0 {
-		return errors.New("the account has no address, or there is no mail server: the code waits") // for 30 days
-	}
 	ripe, code, err := d.Slips.Ripen(ctx, s.ID, recoveryFor, now)
 	if err != nil {
 		return err
+	}
+	to := d.addresses(p)
+	if len(to) == 0 { // any more; one that waited on would keep those after it from their turn
+		return errors.New("the account has no mail address any more: the recovery is over in a day")
 	}
 	return d.tell(ctx, p, nameOf(p), to[:1], message{readyTemplate, digest(s.Subject) + "/" + s.ID, map[string]string{
 		"code": code, "until": ripe.Expires.UTC().Format(time.RFC3339),
