@@ -85,6 +85,7 @@ func newRuntime(a *App) (_ *runtime, err error) {
 	}
 	rt.hooks = outbox.New(outbox.Config{Store: rt.core.Outbox, Owner: a.Node + "/" + strconv.Itoa(os.Getpid()), Log: slog.New(rt.log)})
 	rt.core.Decisions.Changed(func(policies.Decision) { rt.hooks.Kick() })
+	rt.core.Outbox.OnPut(rt.hooks.Kick)
 	rt.configure(a)
 	rt.core.Recall(ctx, rt.upkeep.snapshot)
 	rt.stream.Subscribe(countLogin)

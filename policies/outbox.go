@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 )
@@ -34,6 +35,8 @@ import (
 // use.
 type Outbox struct {
 	store noticeStore
+
+	onPut atomic.Pointer[func()]
 
 	mu   sync.Mutex
 	held map[string]claim // guarded by mu: what was handed out here and not settled, by key
@@ -107,6 +110,10 @@ type NoticeFilter struct {
 	To       string
 }
 
+// OnPut registers f to be called after each notice that Put kept, so that whoever
+// delivers need not wait for the next time it looks. f must be quick.
+func (o *Outbox) OnPut(f func()) { o.onPut.Store(&f) }
+
 // Put keeps n, to be handed out from n.Next on (zero: at once), and reports whether
 // it is new: false when one with its key is kept, or when the outbox is full and n
 // was counted. State, Created, Attempts and MessageID are the outbox's to set.
@@ -118,6 +125,9 @@ func (o *Outbox) Put(ctx context.Context, n Notice, now time.Time) (bool, error)
 	created, err := o.store.put(ctx, n, toMicro(now))
 	if err != nil {
 		return false, fmt.Errorf("keeping notice %.64q: %w", n.Key, err)
+	}
+	if f := o.onPut.Load(); created && f != nil {
+		(*f)()
 	}
 	return created, nil
 }

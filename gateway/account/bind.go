@@ -112,7 +112,7 @@ func (b *binding) choose() error {
 	var mail []string
 	var link, code string
 	if to := b.mailbox(); to != "" && b.Policy.Evidence.Mail {
-		mail, link = []string{masked(to)}, b.Base+"/link"
+		mail, link = []string{pages.Masked(to)}, b.Base+"/link"
 	}
 	if b.Policy.Evidence.Code {
 		code = b.Base + "/code"

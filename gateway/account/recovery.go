@@ -92,7 +92,7 @@ func (d *Desk) recovery(ctx context.Context, subject string, now time.Time) (aut
 func (q *request) lost(open auth.Slip, ok bool) error {
 	var mail []string
 	for _, a := range q.d.addresses(q.Person) {
-		mail = append(mail, masked(a))
+		mail = append(mail, pages.Masked(a))
 	}
 	switch {
 	case ok && q.Now.Before(open.NotBefore):

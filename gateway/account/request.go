@@ -8,9 +8,6 @@ import (
 	"time"
 	_ "time/tzdata" // a reader's time zone is known on every machine
 
-	"golang.org/x/text/language"
-	"golang.org/x/text/language/display"
-
 	"github.com/kidoban/kidoban/auth"
 	"github.com/kidoban/kidoban/gateway/pages"
 )
@@ -113,29 +110,5 @@ func zone(name string) *time.Location {
 	return z
 }
 
-// countries are the names of countries, by the language of a page.
-var countries = map[string]display.Namer{"en": display.Regions(language.English), "ja": display.Regions(language.Japanese)}
-
-// place is the name of a country, "" where it is none.
-func (q *request) place(country string) string {
-	region, err := language.ParseRegion(country)
-	if err != nil || !region.IsCountry() {
-		return ""
-	}
-	names, ok := countries[q.Language]
-	if !ok {
-		names = countries["en"]
-	}
-	return names.Name(region)
-}
-
-// masked is a mail address as it is shown to whoever has only the password: enough
-// for its owner to know it, too little to write to.
-func masked(address string) string {
-	local, domain, ok := strings.Cut(address, "@")
-	if !ok || local == "" {
-		return "•••"
-	}
-	first := []rune(local)[0]
-	return string(first) + "•••@" + domain
-}
+// place is the name of a country in the language of the visit, "" where it is none.
+func (q *request) place(country string) string { return pages.Place(q.Language, country) }

@@ -6,9 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/text/language"
-	"golang.org/x/text/language/display"
-
 	"github.com/kidoban/kidoban/auth"
 	"github.com/kidoban/kidoban/detectors"
 	"github.com/kidoban/kidoban/gateway/account"
@@ -110,9 +107,9 @@ func (g *Guard) serveHoldDesk(w http.ResponseWriter, v *visit, sub, path string,
 	}
 	switch sub {
 	case "enrol":
-		return g.at(v).Bind(w, v.r, path, visit)
+		return g.at(v).Bind(w, v.r, below(path), visit)
 	case "lost":
-		return g.at(v).Lost(w, v.r, path, visit)
+		return g.at(v).Lost(w, v.r, below(path), visit)
 	}
 	return redirect(w, visit.Base)
 }
@@ -146,7 +143,7 @@ func (g *Guard) serveAccount(w http.ResponseWriter, v *visit, rest string) error
 	if err != nil {
 		return v.troubled(w, "the account desk", err)
 	}
-	return g.at(v).Account(w, v.r, rest, visit)
+	return g.at(v).Account(w, v.r, below(rest), visit)
 }
 
 // serveLink serves what is behind a link that was mailed to somebody who binds a first
@@ -220,44 +217,19 @@ func (g *Guard) grace(p auth.Person, now time.Time) time.Time {
 	return g.factorPolicy.Due(policies.FactorContext{Organization: p.Organization, Roles: p.Roles, FirstSeen: p.FirstSeen, Now: now}).GraceUntil
 }
 
-// placeName is a country in words; empty where it is not known.
-func placeName(country, lang string) string {
-	region, err := language.ParseRegion(country)
-	if err != nil {
-		return ""
-	}
-	tag := language.English
-	if lang == "ja" {
-		tag = language.Japanese
-	}
-	return display.Regions(tag).Name(region)
-}
-
-// maskedAll shows mail addresses to somebody who knows them, and to nobody else:
-// the first letter and the domain's, "a...@e....com".
+// maskedAll is mail addresses as they are shown to whoever has only the password.
 func maskedAll(addresses []string) []string {
 	var all []string
 	for _, a := range addresses {
-		all = append(all, masked(a))
+		all = append(all, pages.Masked(a))
 	}
 	return all
 }
 
-func masked(address string) string {
-	at := strings.LastIndexByte(address, '@')
-	if at <= 0 {
-		return "…"
+// below is the path that a desk's page has below its base.
+func below(rest string) string {
+	if rest == "" {
+		return ""
 	}
-	first := func(s string) string {
-		for _, c := range s {
-			return string(c) + "…"
-		}
-		return "…"
-	}
-	domain := address[at+1:]
-	end := ""
-	if dot := strings.LastIndexByte(domain, '.'); dot >= 0 {
-		end = domain[dot:]
-	}
-	return first(address[:at]) + "@" + first(domain) + end
+	return "/" + rest
 }

@@ -19,7 +19,7 @@ import (
 )
 
 // formMax bounds what is sent to a page of ours: the answer of a passkey is the most.
-const formMax = 64 << 10
+const formMax = 96 << 10
 
 // servePage serves what lives under OwnPath.
 func (g *Guard) servePage(w http.ResponseWriter, v *visit) error {
@@ -203,7 +203,7 @@ func (g *Guard) showHold(w http.ResponseWriter, v *visit, by approver, status in
 		}
 		return v.page(w, status, pages.Confirm{
 			Action: by.base, CSRF: csrf, Mail: maskedAll(person.Mail), Failed: failed, Wait: wait,
-			Resend: by.base + "/resend", Cancel: by.base + "/cancel", Client: h.Client, Place: placeName(h.Country, pages.Language(v.r)),
+			Resend: by.base + "/resend", Cancel: by.base + "/cancel", Client: h.Client, Place: pages.Place(pages.Language(v.r), h.Country),
 			Until: g.grace(person, v.now),
 		})
 	}
@@ -212,7 +212,7 @@ func (g *Guard) showHold(w http.ResponseWriter, v *visit, by approver, status in
 		return v.troubled(w, "second factors", err)
 	}
 	view.Action, view.CSRF, view.KeyBegin, view.Cancel, view.Lost = by.base, csrf, by.base+"/key", by.base+"/cancel", by.base+"/lost"
-	view.Client, view.Place, view.Failed = h.Client, placeName(h.Country, pages.Language(v.r)), failed
+	view.Client, view.Place, view.Failed = h.Client, pages.Place(pages.Language(v.r), h.Country), failed
 	if wait > 0 {
 		view.Wait = wait
 	}
@@ -547,6 +547,6 @@ func (g *Guard) serveContinue(w http.ResponseWriter, v *visit, rest string) erro
 		}
 	}
 	return v.page(w, http.StatusOK, pages.Code{
-		Action: by.base, CSRF: g.csrfToken(by.secret), Client: h.Client, Place: placeName(h.Country, pages.Language(v.r)), Asked: h.Created, Failed: failed,
+		Action: by.base, CSRF: g.csrfToken(by.secret), Client: h.Client, Place: pages.Place(pages.Language(v.r), h.Country), Asked: h.Created, Failed: failed,
 	})
 }

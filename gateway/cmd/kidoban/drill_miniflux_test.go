@@ -272,7 +272,9 @@ func (v *visitor) minifluxLogin(t testing.TB, address, name, password string) re
 const minifluxCookie = "MinifluxUserSessionID"
 
 // in reports whether a page shows its visitor as logged in.
-func (r reply) in() bool { return r.status == http.StatusOK && strings.Contains(r.body, `href="/logout"`) }
+func (r reply) in() bool {
+	return r.status == http.StatusOK && strings.Contains(r.body, `href="/logout"`)
+}
 
 // TestMinifluxBehindTheGate is a service as it comes: its log-in works through the
 // gate, and only through its log-in does anybody get in.
