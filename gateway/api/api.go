@@ -1,4 +1,4 @@
-// Package api is what operators and their tools speak to: decisions, sessions,
+// Package api is what operators and their tools speak to: decisions, accounts,
 // events, health and the report, as JSON under /v1. The contract is
 // openapi.yaml, which the API serves at /v1/openapi.yaml.
 //

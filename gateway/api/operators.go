@@ -17,7 +17,7 @@ type Role int
 
 const (
 	Viewer    Role = iota + 1 // reads
-	Responder                 // also changes decisions and ends sessions
+	Responder                 // also changes decisions, ends sessions and acts on second factors
 	Admin                     // everything there is, and will be
 )
 
