@@ -49,7 +49,8 @@ const (
 	LostPath    = "/.kidoban/factor/lost"     // [Desk.Lost], and what is below
 	CancelPath  = "/.kidoban/recovery/cancel" // [Desk.CancelRecovery]
 
-	factorPath = "/.kidoban/factor"  // the gate's: gives a held login its factor
+	enrolPath  = "/enrol"            // [Desk.Bind], below where a login is held
+	lostPath   = "/lost"             // [Desk.Lost], beside it
 	stepUpPath = "/.kidoban/step-up" // the gate's: asks for a factor and goes back to ?to=
 )
 
@@ -100,7 +101,7 @@ type Visit struct {
 	Approve      *auth.Approval // at a hold: binding a factor approves it
 	Fresh        bool           // a factor was given lately enough, or there is none yet
 	DeviceSince  time.Time      // since when the account knows this device; zero: it is not trusted
-	Base         string         // path the pages live under: AccountPath or EnrolPath
+	Base         string         // path the pages live under: AccountPath; at a hold EnrolPath, or another place's /enrol
 	CSRF         string         // for the hidden field "csrf" of each form
 	Origin       string         // https://chat.example, for links in mails
 	Language     string         // "ja" or "en"

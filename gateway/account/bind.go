@@ -45,6 +45,7 @@ type binding struct {
 func (d *Desk) bind(w http.ResponseWriter, r *http.Request, path string, v Visit, frame func(*pages.Account) error) error {
 	q := d.request(w, r, v)
 	b := &binding{request: q, frame: frame}
+	path = below(path)
 	if path == "/kept" {
 		return q.by(func() error { return q.to(v.Done) }, func() error { return q.to(v.Done) })
 	}
@@ -59,7 +60,7 @@ func (d *Desk) bind(w http.ResponseWriter, r *http.Request, path string, v Visit
 	case b.recovered:
 		b.allowed = true
 	case len(b.factors) > 0 && v.Session == nil:
-		return q.to(factorPath)
+		return b.ask()
 	case len(b.factors) > 0 && !v.Fresh:
 		return q.stepUp(v.Base)
 	case len(b.factors) > 0:
@@ -70,7 +71,7 @@ func (d *Desk) bind(w http.ResponseWriter, r *http.Request, path string, v Visit
 		}
 	}
 	switch path {
-	case "", "/":
+	case "":
 		return q.by(b.choose, b.chosen)
 	case "/link", "/code":
 		if b.allowed {
@@ -93,6 +94,18 @@ func (d *Desk) bind(w http.ResponseWriter, r *http.Request, path string, v Visit
 		return q.by(nil, b.beginKey)
 	}
 	return b.nothing()
+}
+
+// ask has the gate ask for the factor that the account has. A hold that waits for the
+// first one, while somebody bound it elsewhere, waits for that one from now on.
+func (b *binding) ask() error {
+	if b.Approve != nil {
+		_, err := b.d.Holds.Need(b.ctx(), b.Approve.Hold, auth.NeedFactor, b.Now)
+		if err != nil && !errors.Is(err, auth.ErrHoldOver) && !errors.Is(err, auth.ErrNoHold) {
+			return err
+		}
+	}
+	return b.to(b.held())
 }
 
 func (b *binding) nothing() error {
@@ -220,7 +233,7 @@ func (b *binding) finishApp() error {
 	case errors.Is(err, auth.ErrTooManyFactors):
 		return b.back(pages.FailedFull)
 	case errors.Is(err, auth.ErrHoldOver):
-		return b.to(factorPath)
+		return b.to(b.held())
 	case err != nil:
 		return err
 	}
@@ -275,7 +288,7 @@ func (b *binding) finishKey() error {
 	})
 	switch {
 	case errors.Is(err, auth.ErrHoldOver):
-		return b.to(factorPath)
+		return b.to(b.held())
 	case errors.Is(err, auth.ErrTooManyFactors):
 		return b.back(pages.FailedFull)
 	case errors.Is(err, auth.ErrUncertain), b.ctx().Err() != nil:

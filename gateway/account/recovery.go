@@ -25,7 +25,8 @@ const (
 )
 
 // Lost lets the person of a hold, who has the right password and has lost every
-// factor, come back to the account; path is what follows LostPath.
+// factor, come back to the account; path is what follows
+// LostPath, or another place's /lost, beside v.Base.
 //
 // That is a way of SP 800-63B-4 section 4.2.2.2: a code that was issued to an address
 // on file, and the password. Both can be in the hands of one thief, who reads the
@@ -52,27 +53,29 @@ func (d *Desk) Lost(w http.ResponseWriter, r *http.Request, path string, v Visit
 		return err
 	}
 	if len(all) == 0 || recovered {
-		return q.to(EnrolPath)
+		return q.to(q.Base)
 	}
 	open, ok, err := d.recovery(q.ctx(), v.Subject, v.Now)
 	if err != nil {
 		return err
 	}
-	switch path {
-	case "", "/":
+	switch below(path) {
+	case "":
 		return q.by(func() error { return q.lost(open, ok) }, func() error { return q.beginRecovery(ok) })
 	case "/code":
-		return q.by(func() error { return q.to(LostPath) }, func() error {
+		return q.by(func() error { return q.to(q.lostPath()) }, func() error {
 			if !ok || v.Now.Before(open.NotBefore) {
-				return q.to(LostPath)
+				return q.to(q.lostPath())
 			}
 			return q.useRecovery()
 		})
 	}
 	view := pages.AccountNone{}
-	view.Base = LostPath
+	view.Base = q.lostPath()
 	return q.page(http.StatusNotFound, view)
 }
+
+func (q *request) lostPath() string { return q.held() + lostPath }
 
 // recovery is the recovery of an account that is open.
 func (d *Desk) recovery(ctx context.Context, subject string, now time.Time) (auth.Slip, bool, error) {
@@ -98,11 +101,11 @@ func (q *request) lost(open auth.Slip, ok bool) error {
 	case ok && q.Now.Before(open.NotBefore):
 		return q.page(http.StatusOK, pages.RecoverBegun{Until: q.local(open.NotBefore), Mail: mail[:min(len(mail), 1)]})
 	case ok:
-		return q.page(http.StatusOK, pages.RecoverCode{Action: LostPath + "/code", CSRF: q.CSRF, Failed: q.r.URL.Query().Has("wrong")})
+		return q.page(http.StatusOK, pages.RecoverCode{Action: q.lostPath() + "/code", CSRF: q.CSRF, Failed: q.r.URL.Query().Has("wrong")})
 	case len(mail) == 0:
-		return q.page(http.StatusOK, pages.LostElse{Cancel: factorPath})
+		return q.page(http.StatusOK, pages.LostElse{Cancel: q.held()})
 	}
-	return q.page(http.StatusOK, pages.Lost{Action: LostPath, CSRF: q.CSRF, Wait: q.Policy.Recovery.Wait, Mail: mail, Cancel: factorPath})
+	return q.page(http.StatusOK, pages.Lost{Action: q.lostPath(), CSRF: q.CSRF, Wait: q.Policy.Recovery.Wait, Mail: mail, Cancel: q.held()})
 }
 
 // beginRecovery begins a recovery, unless one is open. All are told before it begins:
@@ -110,7 +113,7 @@ func (q *request) lost(open auth.Slip, ok bool) error {
 func (q *request) beginRecovery(open bool) error {
 	to := q.d.addresses(q.Person)
 	if open || len(to) == 0 {
-		return q.to(LostPath)
+		return q.to(q.lostPath())
 	}
 	since := q.Now.Add(-recoveriesWithin)
 	begun, err := q.told(begunTemplate, to[0], since, recoveriesMax)
@@ -136,7 +139,7 @@ func (q *request) beginRecovery(open bool) error {
 	if err != nil {
 		return err
 	}
-	return q.to(LostPath)
+	return q.to(q.lostPath())
 }
 
 // cancels is the id of the recovery that a mailed token stops: its hash, so that
@@ -155,11 +158,11 @@ func (q *request) useRecovery() error {
 	})
 	switch {
 	case errors.Is(err, auth.ErrWrongCode):
-		return q.to(LostPath + "?wrong=1")
+		return q.to(q.lostPath() + "?wrong=1")
 	case err != nil:
 		return err
 	}
-	return q.to(EnrolPath)
+	return q.to(q.Base)
 }
 
 // CancelRecovery stops a recovery: that of the account, for whoever has a session of

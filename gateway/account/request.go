@@ -29,6 +29,18 @@ func (d *Desk) request(w http.ResponseWriter, r *http.Request, v Visit) *request
 
 func (q *request) ctx() context.Context { return q.r.Context() }
 
+// below is a path below a place, with the slash that begins it; "" is the place.
+func below(path string) string {
+	if path = strings.Trim(path, "/"); path == "" {
+		return ""
+	}
+	return "/" + path
+}
+
+// held is where the gate asks a held login for its factor: above v.Base, which differs
+// between the client that signs in and a browser that continues for it.
+func (q *request) held() string { return strings.TrimSuffix(q.Base, enrolPath) }
+
 // page answers with a page.
 func (q *request) page(status int, view pages.View) error {
 	return q.d.Site.Write(q.w, q.r, status, q.Language, view)

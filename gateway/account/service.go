@@ -17,6 +17,7 @@ import (
 // account, is told that there is nothing.
 func (d *Desk) Account(w http.ResponseWriter, r *http.Request, path string, v Visit) error {
 	q := d.request(w, r, v)
+	path = below(path)
 	if v.Session == nil || v.Subject == "" || v.Session.Subject != v.Subject {
 		return q.page(http.StatusNotFound, pages.AccountNone{Account: pages.Account{Base: "/"}})
 	}
@@ -28,7 +29,7 @@ func (d *Desk) Account(w http.ResponseWriter, r *http.Request, path string, v Vi
 		return q.factor(rest)
 	}
 	switch path {
-	case "", "/":
+	case "":
 		return q.by(q.home, nil)
 	case "/factors":
 		return q.by(q.listFactors, nil)
