@@ -67,7 +67,7 @@ func (c *Core) sweepFactors(ctx context.Context, now time.Time) error {
 var ownerNotices = map[auth.FactorNoticeKind]string{
 	auth.FactorBound:         "factor.added",
 	auth.FactorRemoved:       "factor.removed",
-	auth.FactorWasDisabled:   "factor.disabled",
+	auth.FactorWasDisabled:   "factor.suspended",
 	auth.FactorThrottled:     "factor.disabled",
 	auth.FactorWasEnabled:    "factor.enabled",
 	auth.FactorGuessed:       "factor.guessed",
