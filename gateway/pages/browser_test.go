@@ -35,7 +35,7 @@ type (
 type desk struct {
 	*httptest.Server
 	mu     sync.Mutex
-	status int           // of /begin: what it answers with
+	status int           // what /begin answers with
 	bound  []string      // ids of keys, which options name
 	last   *http.Request // to /answer, its form parsed
 	begun  []string      // bodies that came to /begin
