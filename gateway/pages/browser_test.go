@@ -348,6 +348,9 @@ func TestNarrowScreens(t *testing.T) {
 	t.Parallel()
 	d, b := openDesk(t), browse(t, 320)
 	for name := range samples() {
+		if strings.HasPrefix(name, "problem ") && name != "problem refused" {
+			continue // they differ in words alone
+		}
 		for _, lang := range []string{"ja", "en"} {
 			if lang == "en" && strings.Contains(name, " ") {
 				continue // a variant: its lines are those of another, or break as in Japanese

@@ -93,8 +93,3 @@ func (s Site) Serve(w http.ResponseWriter, r *http.Request, name string) error {
 	}
 	return nil
 }
-
-// Serve is that of a site without a logo.
-func Serve(w http.ResponseWriter, r *http.Request, name string) error {
-	return Site{}.Serve(w, r, name)
-}
