@@ -208,9 +208,9 @@ func (b tab) key(verifies bool) webauthn.AuthenticatorID {
 func TestKeys(t *testing.T) {
 	t.Parallel()
 	for name, script := range map[string]string{
-		"json":    "",
-		"by hand": `delete PublicKeyCredential.parseCreationOptionsFromJSON; delete PublicKeyCredential.parseRequestOptionsFromJSON; delete PublicKeyCredential.prototype.toJSON`,
-		"throws":  `PublicKeyCredential.prototype.toJSON = function () { throw new TypeError('Illegal invocation') }`,
+		"json": "",
+		"by hand": `delete PublicKeyCredential.parseCreationOptionsFromJSON; delete PublicKeyCredential.parseRequestOptionsFromJSON;
+			PublicKeyCredential.prototype.toJSON = function () { throw new TypeError('Illegal invocation') }`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -319,17 +319,9 @@ func TestWithoutKeys(t *testing.T) {
 	visible := func(b tab, selector string) bool {
 		return ask(b, chromedp.Evaluate[bool](`document.querySelector('`+selector+`').checkVisibility()`))
 	}
-	d := openDesk(t)
-	t.Run("no WebAuthn", func(t *testing.T) {
-		b := browse(t, 390)
-		b.before(`delete window.PublicKeyCredential`)
-		b.do(chromedp.Navigate(d.address("use", "en")))
-		if visible(b, "button.key") || !visible(b, "[data-without]") {
-			t.Error("want the words, and no button")
-		}
-	})
+	d, b := openDesk(t), browse(t, 390)
 	t.Run("no script", func(t *testing.T) {
-		b := browse(t, 390)
+		b := tab{t, b.ctx}
 		call(b, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
 		b.do(chromedp.Navigate(d.address("use", "en")))
 		if visible(b, "button.key") || !visible(b, "[data-without]") {
@@ -338,6 +330,18 @@ func TestWithoutKeys(t *testing.T) {
 		b.do(chromedp.SendKeys(css("#code"), "123456\r"), chromedp.WaitVisible(css("body:not(:has(form))")))
 		if r := d.take(); r == nil || r.PostForm.Get(pages.FieldCode) != "123456" || r.PostForm.Get(pages.FieldKey) != "" {
 			t.Error("the code was not sent")
+		}
+	})
+	t.Run("no WebAuthn", func(t *testing.T) {
+		b := tab{t, b.ctx}
+		call(b, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: false})
+		b.before(`delete window.PublicKeyCredential; window.scripted = true`)
+		b.do(chromedp.Navigate(d.address("use", "en")))
+		if !ask(b, chromedp.Evaluate[bool](`window.scripted === true`)) {
+			t.Fatal("scripts do not run")
+		}
+		if visible(b, "button.key") || !visible(b, "[data-without]") {
+			t.Error("want the words, and no button")
 		}
 	})
 }
