@@ -320,7 +320,7 @@ func TestHelp(t *testing.T) {
 			t.Error("an administrator without a factor is offered codes")
 		}
 		b.post(home+"/help", v, "name", "hanako-name").want(http.StatusSeeOther, home+"/help")
-		b.bindApp(admin.Subject)
+		f := b.bindApp(admin.Subject)
 
 		codes, shown := map[string]string{}, map[string]string{}
 		for _, name := range []string{"hanako-name", "nobody-name", "stranger-name", "admin-name"} {
@@ -351,6 +351,9 @@ func TestHelp(t *testing.T) {
 		}
 		b.get(b.post(home+"/help", v, "name", " ").want(http.StatusSeeOther, home+"/help?failed=name").to, v).says("1 to 64 characters")
 
+		if _, _, err := b.Factors.Remove(t.Context(), admin.Subject, f.ID, auth.Act{By: "x"}, b.now); err != nil {
+			t.Fatal(err)
+		}
 		// The codes of nobody are good for nobody, and the other one for its owner.
 		for _, who := range []string{"hanako", "stranger", "admin"} {
 			p, _, err := b.Directory.BySubject(t.Context(), who)
