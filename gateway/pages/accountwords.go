@@ -109,7 +109,7 @@ var accountWords = map[string]phrase{
 	"account.session.unknown":  {"Unknown client", "不明な使用環境"},
 	"account.session.since":    {"Since", "ログイン日時"},
 	"account.session.seen":     {"Last seen", "最終利用"},
-	"account.session.how":      {"Signed in with", "ログイン方法"},
+	"account.session.how":      {"Proven by", "ログイン方法"},
 	"account.session.aal1":     {"Password only", "パスワードのみ"},
 	"account.session.aal2":     {"Password and second step", "パスワードと二要素認証"},
 	"account.session.aal3":     {"Password and security key", "パスワードとセキュリティキー"},
