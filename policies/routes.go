@@ -110,11 +110,14 @@ type RequestForm struct {
 	// Target is where the address or name is that mail goes to.
 	Target Fields `json:"target,omitzero"`
 	// Paths are the paths of the class that ask for a mail. Without any they are those
-	// whose last segment is literal: what follows a mailed link has the link's secret
+	// whose last segment is no {x}: what follows a mailed link has the link's secret
 	// there.
 	Paths []string `json:"paths,omitempty"`
 	// Uniform is whether answers are.
 	Uniform bool `json:"uniform"`
+	// Untouched are paths among them whose answers are not, because clients need the
+	// backend's.
+	Untouched []string `json:"untouched,omitempty"`
 	// Answers is how the backend says that a mail was sent, by the kind of client: html,
 	// json. Where a kind is missing the gate's own words are used.
 	Answers map[string]Rendering `json:"answers,omitempty"`
@@ -122,8 +125,9 @@ type RequestForm struct {
 	// is about. They are passed on, without their headers.
 	Errors []Condition `json:"errors,omitempty"`
 
-	paths []Route
-	named bool // Target is the preset's
+	paths     []Route
+	untouched []Route
+	named     bool // Target is the preset's
 }
 
 // defaultTargets are the fields in which services expect an address or a name.
@@ -141,12 +145,24 @@ func (b *Backend) Request(class detectors.RouteClass, canonicalPath string) (for
 	} else {
 		form.named = true
 	}
+	covers := func(r Route) bool { return r.covers(canonicalPath) }
+	form.Uniform = form.Uniform && !slices.ContainsFunc(form.untouched, covers)
 	if len(form.paths) > 0 {
-		return form, slices.ContainsFunc(form.paths, func(r Route) bool { return r.covers(canonicalPath) })
+		return form, slices.ContainsFunc(form.paths, covers)
 	}
-	return form, slices.ContainsFunc(b.Routes, func(r Route) bool {
-		return r.Class == class && !r.rest && !strings.HasSuffix(r.Path, "}") && r.covers(canonicalPath)
-	})
+	for _, r := range b.Routes {
+		switch {
+		case r.Class != class || !r.covers(canonicalPath):
+		case !strings.HasSuffix(r.Path, "}"):
+			return form, true
+		case r.rest:
+			ok = true
+		}
+	}
+	if ok {
+		form.Uniform = false // what follows a mailed link may be there too, and its answer is needed
+	}
+	return form, ok
 }
 
 // Named reports whether the preset names the fields of the target: else they are
@@ -175,6 +191,12 @@ func (d *document) requestForm(n *yaml.Node, what string, class detectors.RouteC
 			d.list(n, what+".paths", 16, func(n *yaml.Node) {
 				r := d.path(n, Route{})
 				f.Paths, f.paths = append(f.Paths, r.Path), append(f.paths, r)
+			})
+		},
+		"untouched": func(n *yaml.Node) {
+			d.list(n, what+".untouched", 16, func(n *yaml.Node) {
+				r := d.path(n, Route{})
+				f.Untouched, f.untouched = append(f.Untouched, r.Path), append(f.untouched, r)
 			})
 		},
 		"uniform": func(n *yaml.Node) {

@@ -50,10 +50,11 @@ func TestRoutePolicy(t *testing.T) {
 
 func TestRequestForms(t *testing.T) {
 	const routes = `[{class: login, methods: [POST], path: /login}, {class: reset, path: /reset}, {class: reset, path: "/reset/{token}"},
-  {class: reset, path: "/of/{collection}/reset"}, {class: signup, path: /join}, {class: invite, path: "/invite/{rest...}"}]`
+  {class: reset, path: "/of/{collection}/reset"}, {class: signup, path: /join}, {class: invite, path: "/invite/{name}"}, {class: reset, path: "/forgotten/{rest...}"},
+  {class: reset, path: /forgotten/password}]`
 	plain := small(t, map[string]string{"routes": routes})
 	told := small(t, map[string]string{"routes": routes, "more": `requests:
-  reset: {target: {json: [/user/mail]}, paths: ["/of/{collection}/reset"], uniform: {json: {status: 204}}, errors: [{status: [403]}]}
+  reset: {target: {json: [/user/mail]}, paths: ["/of/{collection}/reset"], uniform: {json: {status: 204}}, untouched: [/of/codes/reset], errors: [{status: [403]}]}
   signup: {uniform: {}}
 `})
 	off := small(t, map[string]string{"routes": routes, "more": "requests: {reset: {uniform: none}}\n"})
@@ -70,7 +71,10 @@ func TestRequestForms(t *testing.T) {
 		{"below a variable", plain, detectors.Reset, "/of/users/reset", true, true},
 		{"a path of another class", plain, detectors.Reset, "/join", false, true},
 		{"a signup, unless said otherwise", plain, detectors.Signup, "/join", true, false},
-		{"the rest of a path", plain, detectors.Invite, "/invite/somebody", false, false},
+		{"a variable at the end", plain, detectors.Invite, "/invite/somebody", false, false},
+		{"the rest of a path", plain, detectors.Reset, "/forgotten/anything", true, false},
+		{"a path that is named within the rest", plain, detectors.Reset, "/forgotten/password", true, true},
+		{"one whose answer clients need", told, detectors.Reset, "/of/codes/reset", true, false},
 		{"a path that the preset names", told, detectors.Reset, "/of/users/reset", true, true},
 		{"one that it does not name", told, detectors.Reset, "/reset", false, true},
 		{"a signup that is said to be uniform", told, detectors.Signup, "/join", true, true},
@@ -95,6 +99,7 @@ func TestRequestForms(t *testing.T) {
 		"a class without a form": {"requests: {login: {}}\n", `has no key "login"`},
 		"a target of nothing":    {"requests: {reset: {target: {}}}\n", "requests.reset.target names no field"},
 		"a bad path":             {"requests: {reset: {paths: [Reset]}}\n", "begin with a slash"},
+		"a bad untouched path":   {"requests: {reset: {untouched: [Reset]}}\n", "begin with a slash"},
 		"a bad answer":           {"requests: {reset: {uniform: {xml: {status: 200}}}}\n", "requests.reset.uniform has no key"},
 		"uniform said otherwise": {"requests: {reset: {uniform: maybe}}\n", "requests.reset.uniform must be a mapping"},
 		"an error of everything": {"requests: {reset: {errors: [{}]}}\n", "would hold for every answer"},
@@ -103,5 +108,28 @@ func TestRequestForms(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v, want an error with %q", name, err, test.want)
 		}
+	}
+}
+
+// PocketBase's clients need what it answers to a request for a code, and nothing of
+// what it answers to one for a password or a verification.
+func TestPocketBaseRequests(t *testing.T) {
+	b, err := policies.LoadBackend("pocketbase", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, uniform := range map[string]bool{"request-password-reset": true, "request-verification": true, "request-otp": false} {
+		form, asks := b.Request(detectors.Reset, "/api/collections/users/"+path)
+		if !asks || form.Uniform != uniform || form.Answers["json"].Status != 204 || !form.Named() {
+			t.Errorf("%s: asks %t, %+v, want uniform %t", path, asks, form, uniform)
+		}
+	}
+	for _, path := range []string{"confirm-password-reset", "confirm-verification"} {
+		if _, asks := b.Request(detectors.Reset, "/api/collections/users/"+path); asks {
+			t.Errorf("%s is taken for a request for a mail", path)
+		}
+	}
+	if form, asks := b.Request(detectors.ChangeEmail, "/api/collections/users/request-email-change"); !asks || form.Target.JSON[0] != "/newEmail" {
+		t.Errorf("the change of an address goes to %+v", form.Target)
 	}
 }
