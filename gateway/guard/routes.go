@@ -51,6 +51,9 @@ func routesOf(p policies.RoutePolicy) map[detectors.RouteClass]*routeBuckets {
 func (v *visit) counts() *counted {
 	g := v.guard
 	class := v.class
+	if class == detectors.Other && v.method == v.r.Method {
+		return nil
+	}
 	if g.routes[class] == nil && v.method != v.r.Method {
 		class = g.backend.Class(v.r.Method, v.path) // a backend may not follow the override
 	}
