@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/md5"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -329,6 +330,8 @@ func TestMinifluxBehindTheGate(t *testing.T) {
 		}
 	})
 
+	t.Run("interfaces with passwords of their own", func(t *testing.T) { minifluxDoors(t, s, n, ann) })
+
 	// A key is nobody's until its owner sees it with a session.
 	made := newVisitor("127.0.0.1").api(t, s.address, http.MethodPost, "/v1/api-keys", `{"description":"phone"}`, "Authorization", basic(drillUser, drillUserPassword))
 	var key struct {
@@ -366,6 +369,54 @@ func TestMinifluxBehindTheGate(t *testing.T) {
 	}
 	if got := ann.page(t, gate, "/logout"); got.status != http.StatusFound || ann.cookies["__Host-kidoban"] != "" || ann.page(t, gate, "/unread").in() {
 		t.Errorf("out: %d, cookies %v", got.status, jar(ann.cookies))
+	}
+}
+
+// minifluxDoors opens the interfaces for other readers, whose credentials are in
+// forms, and tries them at the service and through the gate.
+func minifluxDoors(t *testing.T, s *service, n *node, ann *visitor) {
+	const name, password = "ann-reader", "reader-password"
+	page := ann.page(t, n.site, "/integrations")
+	csrf := csrfField.FindStringSubmatch(page.body)
+	if csrf == nil {
+		t.Fatalf("no form: %d", page.status)
+	}
+	if set := ann.form(t, n.site, "/integration", url.Values{
+		"csrf": {csrf[1]}, "fever_enabled": {"1"}, "fever_username": {name}, "fever_password": {password},
+		"googlereader_enabled": {"1"}, "googlereader_username": {name}, "googlereader_password": {password}, "linktaco_visibility": {"PUBLIC"},
+	}); set.status != http.StatusFound {
+		t.Fatalf("setting the passwords: %d, %.300s", set.status, set.body)
+	}
+	v := newVisitor("203.0.113.8")
+	login := v.form(t, s.address, "/accounts/ClientLogin", url.Values{"Email": {name}, "Passwd": {password}})
+	_, token, found := strings.Cut(login.body, "Auth=")
+	if token = strings.TrimSpace(token); !found || token == "" {
+		t.Fatalf("the service itself does not take the reader's password: %d, %.200s", login.status, login.body)
+	}
+	key := fmt.Sprintf("%x", md5.Sum([]byte(name+":"+password)))
+	for _, door := range []struct {
+		name string
+		try  func(address string) reply
+		open string // in the answer of whom it lets in
+	}{
+		{"Fever", func(a string) reply { return v.form(t, a, "/fever/?api", url.Values{"api_key": {key}}) }, `"auth":1`},
+		{"Fever, written otherwise", func(a string) reply { return v.form(t, a, "/%66ever/?api&api_key="+key, nil) }, `"auth":1`},
+		{"Google Reader, logging in", func(a string) reply {
+			return v.form(t, a, "/accounts/ClientLogin", url.Values{"Email": {name}, "Passwd": {password}})
+		}, "Auth="},
+		{"Google Reader, by header", func(a string) reply {
+			return v.ask(t, a, http.MethodGet, "/reader/api/0/user-info?output=json", "", "Authorization", "GoogleLogin auth="+token)
+		}, "userName"},
+		{"Google Reader, by field", func(a string) reply {
+			return v.form(t, a, "/reader/api/0/mark-all-as-read", url.Values{"T": {token}, "s": {"user/-/state/com.google/reading-list"}})
+		}, "OK"},
+	} {
+		if direct := door.try(s.address); direct.status != http.StatusOK || !strings.Contains(direct.body, door.open) {
+			t.Errorf("%s, at the service: %d, %.200s: want it open, or nothing is shown", door.name, direct.status, direct.body)
+		}
+		if got := door.try(n.site); got.status != http.StatusForbidden || strings.Contains(got.body, door.open) {
+			t.Errorf("%s, through the gate: %d, %.200s", door.name, got.status, got.body)
+		}
 	}
 }
 
