@@ -533,3 +533,44 @@ func BenchmarkDeviceRead(b *testing.B) {
 		})
 	}
 }
+
+// An account sees its own devices, the latest first, and forgets its own part of one.
+func TestDevicesOfAccount(t *testing.T) {
+	eachDevices(t, func(d *deviceBench) {
+		ctx := d.t.Context()
+		want := func(subject string, after time.Duration, want ...auth.DeviceView) {
+			d.t.Helper()
+			got, err := d.OfSubject(ctx, subject, start.Add(after))
+			if diff := cmp.Diff(want, got); err != nil || diff != "" {
+				d.t.Errorf("devices of %s: %v (-want +got):\n%s", subject, err, diff)
+			}
+		}
+		want("acc-1", 0)
+		first, a := d.complete("", "acc-1", 0)
+		_, b := d.complete("", "acc-1", time.Hour)
+		first, shared := d.complete(first, "acc-2", 2*time.Hour)
+		a.Since, a.Last, b.Since, b.Last = start, start, start.Add(time.Hour), start.Add(time.Hour)
+		want("acc-1", 3*time.Hour, b, a)
+		want("acc-2", 3*time.Hour, shared)
+		first, a = d.complete(first, "acc-1", 4*time.Hour)
+		a.State, b.State = "trusted", "probation"
+		want("acc-1", 24*time.Hour, a, b)
+		if a.Since != start || a.Last != start.Add(4*time.Hour) {
+			d.t.Errorf("got %+v", a)
+		}
+		for _, nothing := range []struct{ subject, id string }{{"acc-2", b.ID}, {"acc-3", a.ID}, {"acc-1", "x"}, {"", a.ID}, {"acc-1", "AAAAAAAAAAAAAAAAAAAAAAAAAA"}, {"acc-1", strings.ToLower(a.ID)}} {
+			if err := d.Forget(ctx, nothing.subject, nothing.id, start); err != nil {
+				d.t.Errorf("%+v: %v", nothing, err)
+			}
+		}
+		want("acc-1", 24*time.Hour, a, b)
+		if err := d.Forget(ctx, "acc-1", a.ID, start.Add(24*time.Hour)); err != nil {
+			d.t.Error(err)
+		}
+		want("acc-1", 24*time.Hour, b)
+		want("acc-2", 3*time.Hour, shared)
+		d.wantState(first, "acc-1", 24*time.Hour, "stranger")
+		d.wantState(first, "acc-2", 30*time.Hour, "trusted")
+		want("a\x00", 0)
+	})
+}

@@ -25,6 +25,14 @@
 // answer for the same work. Secrets are sealed by what the caller passes. What an
 // owner is to be told is stored with the change itself.
 //
+// [Holds]: the answer to a login that owes a factor is sealed until one is given. It
+// is approved in the transaction that uses a code up, and released in the one that
+// stores the session: once, on all nodes together. One that nobody approves is told
+// to the owner, once.
+//
+// [Slips]: a mailed code or link, or one of an administrator, works once. Wrong ones
+// are counted for the account, and a new one sets no count back.
+//
 // # Several nodes
 //
 // On PostgreSQL several processes share the tables. Their changes come one after
@@ -32,7 +40,7 @@
 // older: Reconcile of Sessions and Directory takes over what others changed, and
 // until it is called a session that ended elsewhere may still be found good here.
 // Nothing is refused, and nobody taken for a visitor, for what is in memory alone.
-// Devices and Factors have nothing in memory.
+// Devices, Factors, Holds and Slips have nothing in memory.
 //
 // A change whose commit was not answered fails with [ErrUncertain]; all other
 // errors mean that nothing was changed. A change may carry the id of an entry of
@@ -40,11 +48,11 @@
 //
 // # How it is used
 //
-// Each of the four is opened over a store. [SQLStore] is the durable one, for
+// Each of the six is opened over a store. [SQLStore] is the durable one, for
 // SQLite and PostgreSQL, [MemoryStore] one for tests and demonstrations that
 // forgets with the process.
 // All times are arguments and are kept in whole microseconds, in UTC. Sweep of
-// Sessions, Devices and Factors is to be called about once a minute, and once before
+// Sessions, Devices, Factors, Holds and Slips is to be called about once a minute, and once before
 // the process ends; every 10 s where there are several nodes. Everything exported is safe for concurrent use.
 //
 // # What it does not do
