@@ -54,7 +54,7 @@ func golden[T any](t *testing.T, name string, v T) {
 func TestSessionGolden(t *testing.T) {
 	golden(t, "session.json", auth.Session{
 		ID: "7Q2YHVX4N3PZK5RT6WLMC2ABDE", Kind: auth.BrowserSession, Subject: "acc-1042", Organization: "org-7",
-		Device: "5F4XAXTQPXX4LJ2BTUFW7ZIJLQ", AAL: 2, Created: start, Seen: start.Add(90 * time.Minute),
+		Device: "5F4XAXTQPXX4LJ2BTUFW7ZIJLQ", Client: "Firefox on Windows", Country: "JP", AAL: 2, Verified: start, Factor: auth.Key, Rested: time.Hour, Created: start, Seen: start.Add(90 * time.Minute),
 		Expires: start.Add(30 * 24 * time.Hour), Source: "203.0.113.7",
 		Credentials: []auth.Credential{
 			{Kind: "session", Hash: auth.HashCredential("session", "first"), Since: start, RetiredAt: start.Add(61 * time.Minute)},
@@ -89,6 +89,32 @@ func TestFactorGolden(t *testing.T) {
 	})
 }
 
+func TestHoldGolden(t *testing.T) {
+	o := aHold("acc-1042", "first")
+	o.ID, o.State, o.Matched, o.AAL, o.FactorKind = "Q2YHVX4N3PZK5RT6WLMC2ABDE7", auth.HoldReleased, true, 2, auth.Key
+	o.Credentials[0].Since = start
+	o.Approved, o.ApprovedBy, o.Created, o.Expires, o.Ended, o.EndedBy = start.Add(time.Minute), "hanako", start, start.Add(10*time.Minute), start.Add(2*time.Minute), "release"
+	// What stays here: it tells of the password, of the client program or of where the person is.
+	o.Fingerprint, o.Attempt, o.Route, o.Method, o.Return = [16]byte{}, [16]byte{}, "", "", ""
+	golden(t, "hold.json", o)
+	golden(t, "slip.json", auth.Slip{
+		ID: "HVX4N3PZK5RT6WLMC2ABDE7Q2Y", Subject: "acc-1042", For: "Q2YHVX4N3PZK5RT6WLMC2ABDE7", Purpose: auth.SlipConfirm, By: "operator jiro", Created: start,
+		NotBefore: start, Expires: start.Add(10 * time.Minute), Used: start.Add(time.Minute), UsedFor: "Q2YHVX4N3PZK5RT6WLMC2ABDE7",
+	})
+	golden(t, "hold-notice.json", auth.FactorNotice{
+		ID: "4N3PZK5RT6WLMC2ABDE7Q2YHVX", Kind: auth.HoldUnanswered, Subject: "acc-1042", Factor: o.ID, At: start.Add(10 * time.Minute), Client: o.Client, Country: o.Country, Source: o.Source,
+	})
+	full, err := json.Marshal(aHold("acc-1042"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, secret := range []string{"/login", "/room", "POST", "ingerprint", "ttempt", "ode\":"} {
+		if strings.Contains(string(full), secret) {
+			t.Errorf("%s has %q", full, secret)
+		}
+	}
+}
+
 // A field for a secret would have to be given a name here first.
 func TestSessionHasNoOtherFields(t *testing.T) {
 	fields := func(v any) string {
@@ -106,6 +132,9 @@ func TestSessionHasNoOtherFields(t *testing.T) {
 		{auth.Credential{}, "Kind Hash Since RetiredAt"},
 		{auth.Factor{}, "ID Subject Kind Name State Created Used Failures NextAttempt CodesLeft Disabled DisabledBy"},
 		{auth.FactorNotice{}, "ID Kind Subject Factor FactorKind Name By At Client Country Source"},
+		{auth.Hold{}, "ID State Need Subject Organization Device Client ClientKind Fingerprint Network Source Country Attempt Route Method Return Code Matched " +
+			"AAL FactorKind Approved ApprovedBy Created Expires Credentials Ended EndedBy"},
+		{auth.Slip{}, "ID Subject For Purpose By Created NotBefore Expires Used UsedFor Cancelled"},
 		{auth.Attempt{}, "Outcome Factor Notices UserVerified Synced"},
 	} {
 		if got := fields(test.v); got != test.want {

@@ -248,12 +248,24 @@ func TestPlans(t *testing.T) {
 	d := newDatabase(t)
 	d.open()
 	for query, index := range map[string]string{
-		`SELECT id, version, revision, end_revision FROM auth_sessions WHERE version > 1 AND (revision, id) > (?, ?) ORDER BY revision, id LIMIT ?`: "auth_sessions_changed",
-		`SELECT subject FROM auth_people WHERE revision > ? ORDER BY revision LIMIT ?`:                                                              "auth_people_changed",
-		`SELECT name FROM auth_factors WHERE subject = ? ORDER BY created, id`:                                                                      "auth_factors_subject",
-		`SELECT id FROM auth_factors WHERE state = 'pending' AND pending <= ? LIMIT ?`:                                                              "auth_factors_pending",
-		`SELECT hash FROM auth_challenges WHERE subject = ? ORDER BY expires DESC, hash DESC LIMIT 1 OFFSET ?`:                                      "auth_challenges_subject",
-		`SELECT hash FROM auth_challenges WHERE expires <= ? LIMIT ?`:                                                                               "auth_challenges_expires",
+		`SELECT id, version, revision, end_revision FROM auth_sessions WHERE version > 1 AND (revision, id) > (?, ?) ORDER BY revision, id LIMIT ?`:            "auth_sessions_changed",
+		`SELECT subject FROM auth_people WHERE revision > ? ORDER BY revision LIMIT ?`:                                                                         "auth_people_changed",
+		`SELECT name FROM auth_factors WHERE subject = ? ORDER BY created, id`:                                                                                 "auth_factors_subject",
+		`SELECT id FROM auth_factors WHERE state = 'pending' AND pending <= ? LIMIT ?`:                                                                         "auth_factors_pending",
+		`SELECT hash FROM auth_challenges WHERE subject = ? ORDER BY expires DESC, hash DESC LIMIT 1 OFFSET ?`:                                                 "auth_challenges_subject",
+		`SELECT hash FROM auth_challenges WHERE expires <= ? LIMIT ?`:                                                                                          "auth_challenges_expires",
+		`SELECT code FROM auth_holds WHERE subject = ? AND ended = 0 ORDER BY created DESC, id DESC LIMIT ?`:                                                   "auth_holds_subject",
+		`SELECT code FROM auth_holds WHERE attempt = ? AND ended = 0 ORDER BY created DESC, id DESC LIMIT ?`:                                                   "auth_holds_attempt",
+		`SELECT code FROM auth_holds WHERE subject = ? AND ended > 0 ORDER BY created DESC, id DESC LIMIT ?`:                                                   "auth_holds_history",
+		`SELECT code FROM auth_holds WHERE ended = 0 AND expires <= ? ORDER BY expires, id LIMIT ?`:                                                            "auth_holds_expires",
+		`SELECT id FROM auth_holds WHERE ended > 0 AND ended < ? LIMIT ?`:                                                                                      "auth_holds_ended",
+		`SELECT hold FROM auth_hold_credentials WHERE hash = ? AND kind = ? ORDER BY created DESC, hold DESC LIMIT 1`:                                          "PRIMARY KEY",
+		`SELECT id FROM auth_sessions WHERE previous = ?`:                                                                                                      "auth_sessions_previous",
+		`SELECT id FROM auth_sessions WHERE subject = ? ORDER BY created DESC LIMIT ?`:                                                                         "auth_sessions_history",
+		`SELECT device FROM auth_device_subjects WHERE subject = ? ORDER BY last DESC, device DESC LIMIT ?`:                                                    "auth_device_subjects_subject",
+		`SELECT salt FROM auth_slips WHERE subject = ? AND purpose = ? AND used = 0 AND cancelled = 0 AND for_what = ? ORDER BY created DESC, id DESC LIMIT 1`: "auth_slips_open",
+		`SELECT salt FROM auth_slips WHERE used_for = ? AND used > ? AND used > 0`:                                                                             "auth_slips_used_for",
+		`SELECT id FROM auth_slips WHERE expires < ? LIMIT ?`:                                                                                                  "auth_slips_expires",
 	} {
 		rows, err := d.db.Query(`EXPLAIN QUERY PLAN `+query, []any{1, "x", 1}[:strings.Count(query, "?")]...)
 		if err != nil {
