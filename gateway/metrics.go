@@ -27,6 +27,12 @@ var (
 	logins = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "kidoban", Name: "logins_total", Help: "Login attempts by outcome; one per typed name.",
 	}, []string{"outcome"})
+	factors = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "kidoban", Name: "factors_total", Help: "Second factors that were given, by outcome.",
+	}, []string{"outcome"})
+	drifting = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Namespace: "kidoban", Name: "backend_drifting", Help: "1 while a backend's answers to log-ins do not fit its preset.",
+	}, []string{"backend"})
 )
 
 // gauges tells how the gate that runs is, the latest of several. It asks when it is
@@ -155,8 +161,19 @@ func countVerdict(c guard.Control, a rules.Action, reason policies.Reason, obser
 	verdicts.WithLabelValues(string(c), a.String(), string(reason), strconv.FormatBool(observed)).Inc()
 }
 
+func countDrift(backend string, change policies.DriftChange) {
+	value := 0.0
+	if change.Drifting {
+		value = 1
+	}
+	drifting.WithLabelValues(backend).Set(value)
+}
+
 func countLogin(e detectors.Event) {
 	if e.Kind == detectors.Login || e.Kind == detectors.Door {
 		logins.WithLabelValues(string(e.Outcome)).Inc()
+	}
+	if e.Kind == detectors.Factor {
+		factors.WithLabelValues(string(e.Outcome)).Inc()
 	}
 }

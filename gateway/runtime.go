@@ -75,7 +75,7 @@ func newRuntime(a *App) (_ *runtime, err error) {
 		return nil, err
 	}
 	rt.core.Locator = rt
-	rt.core.Counted = countVerdict
+	rt.core.Counted, rt.core.Drifted = countVerdict, countDrift
 	// A gate keeps much (decisions, sessions, sources) and makes little garbage. With
 	// Go's default it would mark all of that again each time the garbage is as much
 	// as what it keeps; half a second of one core with a million decisions. The

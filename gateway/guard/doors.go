@@ -137,7 +137,17 @@ func (v *visit) bind(credentials []presented) *refusal {
 // session of their own. A token that cannot be found is let out all the same: as
 // nobody's, it opens nothing.
 func (v *visit) judgeMinted(a *answer) *refusal {
-	minted := v.guard.minted(v.class, a)
+	var minted, renewed []presented
+	for _, p := range v.guard.minted(v.class, a) {
+		if p.credential.Renews(v.class) {
+			renewed = append(renewed, p) // the same login goes on
+		} else {
+			minted = append(minted, p)
+		}
+	}
+	if refusal := v.bind(renewed); refusal != nil {
+		return refusal
+	}
 	if len(minted) == 0 {
 		return nil
 	}

@@ -150,6 +150,10 @@ type Core struct {
 	announcing time.Duration // how long an act waits for its entry
 	complaints complaints
 
+	// Drifted is told when the answers of a backend stop fitting its preset, and when they
+	// fit again; nil: nobody is.
+	Drifted func(backend string, change policies.DriftChange)
+
 	// Counted is told of every verdict stricter than allow; nil: nobody is.
 	Counted func(c Control, a rules.Action, reason policies.Reason, observed bool)
 }
@@ -174,6 +178,7 @@ type Guard struct {
 	factorPolicy      policies.FactorPolicy
 	site              pages.Site
 	desk              *account.Desk
+	drift             policies.Drift
 	identifying       chan struct{} // bounds identify requests in flight
 	observing         chan struct{} // bounds identify requests of observe mode in flight
 	asking            chan struct{} // bounds requests whose backend works on after the answer

@@ -324,7 +324,8 @@ func (v *visit) judgeLogin(a *answer) *refusal {
 	if a.status == 499 {
 		return nil
 	}
-	outcome := g.backend.Outcome(answerOf(a))
+	outcome, fit := g.backend.Judge(answerOf(a))
+	v.fits(policies.LoginAnswer{Status: a.status, Fit: fit})
 	var fresh []presented
 	for _, gr := range g.grants(a.w.Header(), v.now) {
 		if !gr.deletes {
@@ -418,6 +419,7 @@ func (v *visit) accepted(a *answer, id policies.Identity, fresh []presented, out
 // name there is nothing to bind a session to.
 func (v *visit) unidentified(fresh []presented, err error) *refusal {
 	v.report(err)
+	v.fits(policies.LoginAnswer{Status: v.answer.status, Fit: policies.Fits, Unidentified: true})
 	v.tell(detectors.Unknown)
 	v.logOut(fresh)
 	reason := policies.ReasonUnidentified
@@ -425,6 +427,24 @@ func (v *visit) unidentified(fresh []presented, err error) *refusal {
 		reason = policies.ReasonIdentifyFailed
 	}
 	return v.refuse(ControlSessions, policies.Verdict{Action: rules.Refuse, Reason: reason})
+}
+
+// fits notes how an answer to a login fits the preset.
+func (v *visit) fits(answer policies.LoginAnswer) {
+	g := v.guard
+	answer.Time, answer.Source = v.now, g.Digest("network", v.source.Network.String())
+	change, changed := g.drift.Observe(answer)
+	if !changed {
+		return
+	}
+	if change.Drifting {
+		g.Log.Error("the backend's answers to log-ins do not fit its preset any more", "backend", g.backend.Name, "evidence", change.String())
+	} else {
+		g.Log.Info("the backend's answers to log-ins fit its preset again", "backend", g.backend.Name)
+	}
+	if g.Drifted != nil {
+		g.Drifted(g.backend.Name, change)
+	}
 }
 
 func (v *visit) report(err error) {

@@ -172,7 +172,7 @@ func (r *refusal) write(w http.ResponseWriter, req *http.Request) error {
 		return r.writeHeld(w, req, lang)
 	}
 	if wantsHTML(req) {
-		return r.site.Write(w, req, r.status, lang, pages.Page{Kind: r.kind(), Language: lang, Reference: r.reference, RetryAfter: r.retryAfter})
+		return r.site.Write(w, req, r.status, lang, pages.Page{Kind: r.kind(), Reference: r.reference, RetryAfter: r.retryAfter})
 	}
 	text := pages.Text(r.kind(), lang)
 	body, err := json.Marshal(problem{

@@ -49,7 +49,7 @@ func (g *Guard) serveUniform(w http.ResponseWriter, v *visit, q *counted, began 
 		}
 	default:
 	}
-	return writeUniform(w, v.r, q.form)
+	return writeUniform(w, v.r, g.site, q.form)
 }
 
 // ask has the backend work on the request, and gives its answer to answered if there
@@ -94,7 +94,7 @@ func (v *visit) ask(answered chan<- policies.Answer) error {
 
 // writeUniform writes the answer that everybody gets: as the backend would word it
 // where the preset says how, else in words of our own.
-func writeUniform(w http.ResponseWriter, r *http.Request, form policies.RequestForm) error {
+func writeUniform(w http.ResponseWriter, r *http.Request, site pages.Site, form policies.RequestForm) error {
 	kind, lang := "json", pages.Language(r)
 	if wantsHTML(r) {
 		kind = "html"
@@ -103,7 +103,7 @@ func writeUniform(w http.ResponseWriter, r *http.Request, form policies.RequestF
 		return writeRendering(w, rendering)
 	}
 	if kind == "html" {
-		return pages.Write(w, r, http.StatusAccepted, pages.Page{Kind: pages.Accepted, Language: lang})
+		return site.Write(w, r, http.StatusAccepted, lang, pages.Page{Kind: pages.Accepted})
 	}
 	text := pages.Text(pages.Accepted, lang)
 	body, err := json.Marshal(struct {

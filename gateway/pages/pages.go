@@ -102,8 +102,3 @@ func (s screen) policy() string {
 	}
 	return p + "base-uri 'none'; frame-ancestors 'none'"
 }
-
-// Write sends a page of a site without a name.
-func Write(w http.ResponseWriter, r *http.Request, status int, p Page) error {
-	return Site{}.Write(w, r, status, p.Language, p)
-}

@@ -78,7 +78,6 @@ func Text(kind Kind, lang string) Words { return words[kind][lang] }
 // Page says that a request was not let through.
 type Page struct {
 	Kind       Kind
-	Language   string
 	Reference  string
 	RetryAfter time.Duration
 }
