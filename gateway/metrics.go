@@ -148,7 +148,7 @@ func registerMetrics(ctx caddy.Context) error {
 	if registry == nil {
 		return nil
 	}
-	for _, c := range []prometheus.Collector{verdicts, logins, &running} {
+	for _, c := range []prometheus.Collector{verdicts, logins, factors, drifting, &running} {
 		var already prometheus.AlreadyRegisteredError
 		if err := registry.Register(c); err != nil && !errors.As(err, &already) {
 			return err

@@ -23,6 +23,8 @@ type login struct {
 	ticket  limits.Ticket
 	told    bool // its outcome was published
 	judged  bool // a verdict before the backend was counted, if only observed
+
+	nameless bool // it succeeded, and the backend could not say whose it is
 }
 
 // typed is one name that the request could be read to carry.
@@ -325,7 +327,7 @@ func (v *visit) judgeLogin(a *answer) *refusal {
 		return nil
 	}
 	outcome, fit := g.backend.Judge(answerOf(a))
-	v.fits(policies.LoginAnswer{Status: a.status, Fit: fit})
+	defer func() { v.fits(policies.LoginAnswer{Status: a.status, Fit: fit, Unidentified: v.login.nameless}) }()
 	var fresh []presented
 	for _, gr := range g.grants(a.w.Header(), v.now) {
 		if !gr.deletes {
@@ -419,7 +421,7 @@ func (v *visit) accepted(a *answer, id policies.Identity, fresh []presented, out
 // name there is nothing to bind a session to.
 func (v *visit) unidentified(fresh []presented, err error) *refusal {
 	v.report(err)
-	v.fits(policies.LoginAnswer{Status: v.answer.status, Fit: policies.Fits, Unidentified: true})
+	v.login.nameless = true
 	v.tell(detectors.Unknown)
 	v.logOut(fresh)
 	reason := policies.ReasonUnidentified
