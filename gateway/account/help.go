@@ -2,6 +2,7 @@ package account
 
 import (
 	"context"
+	"crypto/rand"
 	"net/http"
 	"slices"
 	"strings"
@@ -71,7 +72,7 @@ func (q *request) help() error {
 	if err != nil {
 		return err
 	}
-	slip := auth.Slip{Purpose: auth.SlipEnrolCode, Subject: owner.Subject, By: q.name(), Expires: q.Now.Add(codeFor)}
+	slip := auth.Slip{ID: rand.Text(), Purpose: auth.SlipEnrolCode, Subject: owner.Subject, By: q.name()}
 	if owner.Subject == "" {
 		slip.Subject, slip.For = q.Subject, nobody
 	}
@@ -81,12 +82,15 @@ func (q *request) help() error {
 	}
 	var code string
 	err = q.act(actCode, body, func(ctx context.Context, by auth.Act, at time.Time) error {
-		slip, code, err = q.d.Slips.Issue(ctx, slip, auth.Act{By: q.name(), Entry: by.Entry}, at)
-		if err != nil || owner.Subject == "" {
-			return err
+		slip.Expires = at.Add(codeFor)
+		if owner.Subject != "" { // told before it is there: a code that nobody is told of would be worse than a message too many
+			told := message{codeTemplate, digest(owner.Subject) + "/" + slip.ID, map[string]string{"by": q.name(), "until": slip.Expires.UTC().Format(time.RFC3339)}}
+			if err := q.d.tell(ctx, owner, nameOf(owner), q.d.addresses(owner), told, at); err != nil {
+				return err
+			}
 		}
-		told := message{codeTemplate, digest(owner.Subject) + "/" + slip.ID, map[string]string{"by": q.name(), "until": slip.Expires.UTC().Format(time.RFC3339)}}
-		return q.d.tell(ctx, owner, nameOf(owner), q.d.addresses(owner), told, at)
+		slip, code, err = q.d.Slips.Issue(ctx, slip, auth.Act{By: q.name(), Entry: by.Entry}, at)
+		return err
 	})
 	if err != nil {
 		return err
