@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -234,6 +235,24 @@ func TestAtMostThreeLinksAnHour(t *testing.T) {
 			t.Error("a link is offered without a mail server")
 		}
 		b.post(enrol+"/link", v).want(http.StatusSeeOther, enrol)
+	})
+}
+
+func TestAtMostThreeLinksAtOnce(t *testing.T) {
+	eachBench(t, func(t *testing.T, b *bench) {
+		v := b.hold(b.learn("hanako"))
+		var all sync.WaitGroup
+		for range 20 {
+			all.Go(func() {
+				if a := b.post(enrol+"/link", v); a.code != http.StatusSeeOther && a.code != http.StatusTooManyRequests {
+					t.Errorf("%d: %s", a.code, a.body)
+				}
+			})
+		}
+		all.Wait()
+		if got := len(b.mails("enrolment.link")); got < 1 || got > 3 {
+			t.Errorf("%d messages", got)
+		}
 	})
 }
 

@@ -45,8 +45,8 @@ type message struct {
 	values   map[string]string
 }
 
-// tell puts a message to each of the addresses into the outbox.
-func (d *Desk) tell(ctx context.Context, p auth.Person, name string, to []string, m message, now time.Time) error {
+// notice is a message to one address, for the outbox.
+func (m message) notice(p auth.Person, name, to string) policies.Notice {
 	values := map[string]string{"account": name, "language": p.Language, "time_zone": p.TimeZone}
 	if name == "" {
 		values["account"] = p.Subject
@@ -57,18 +57,28 @@ func (d *Desk) tell(ctx context.Context, p auth.Person, name string, to []string
 			delete(values, key)
 		}
 	}
+	return policies.Notice{Key: m.template + "/" + m.key + "/" + digest(to), Channel: mailChannel, Template: m.template, To: to, Values: values}
+}
+
+// tell puts a message to each of the addresses into the outbox.
+func (d *Desk) tell(ctx context.Context, p auth.Person, name string, to []string, m message, now time.Time) error {
 	for _, a := range to {
-		n := policies.Notice{Key: m.template + "/" + m.key + "/" + digest(a), Channel: mailChannel, Template: m.template, To: a, Values: values}
-		if _, err := d.Outbox.Put(ctx, n, now); err != nil {
+		if _, err := d.Outbox.Put(ctx, m.notice(p, name, a), now); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// tell tells the account of the visit, with where the visit is from. Who has no
-// language in the directory is told in that of the page.
+// tell tells the account of the visit, with where the visit is from.
 func (q *request) tell(ctx context.Context, to []string, m message, now time.Time) error {
+	p, m := q.reader(m)
+	return q.d.tell(ctx, p, q.name(), to, m, now)
+}
+
+// reader is who reads m, and m with where the visit is from. Who has no language in
+// the directory is told in that of the page.
+func (q *request) reader(m message) (auth.Person, message) {
 	p := q.Person
 	p.Subject = q.Subject
 	if p.Language == "" {
@@ -80,7 +90,7 @@ func (q *request) tell(ctx context.Context, to []string, m message, now time.Tim
 	}
 	maps.Copy(values, m.values)
 	m.values = values
-	return q.d.tell(ctx, p, q.name(), to, m, now)
+	return p, m
 }
 
 // digest stands for a text in keys, which are bounded.
