@@ -82,6 +82,10 @@ func (v *visit) admits(p presented) *refusal {
 		// One request, two accounts: what it makes could be filed under the wrong one.
 		v.unapproved(p)
 		return nil
+	case err == nil && p.credential.Paired && owner.Kind == auth.BrowserSession && (v.session == nil || v.session.ID != owner.ID):
+		// Got by a browser, and presented without that browser's cookie: a copy.
+		v.unapproved(p)
+		return nil
 	case err == nil && !cookie:
 		if v.session == nil {
 			v.session = owner

@@ -29,7 +29,15 @@ func (v *visit) identify(credentials []presented) (policies.Identity, error) {
 	default:
 		return policies.Identity{}, errBusy
 	}
-	answer, err := v.side(g.backend.Identify.Method, g.backend.Identify.Path, credentials)
+	values := make([]string, len(credentials))
+	for i, p := range credentials {
+		values[i] = p.value
+	}
+	whose, err := g.backend.Whose(values...)
+	if err != nil {
+		return policies.Identity{}, err
+	}
+	answer, err := v.side(whose.Method, whose.Path, credentials)
 	if err != nil {
 		return policies.Identity{}, err
 	}
