@@ -30,6 +30,7 @@ type service struct {
 type front struct {
 	options []string // of the global kidoban block
 	site    []string // of the site's kidoban block, below its preset
+	local   bool     // people know it as localhost, which browsers take for secure
 }
 
 // backendProgram is a backend that .ci/run has built: in KIDOBAN_BACKENDS, or in
@@ -107,6 +108,10 @@ func startService(t testing.TB, s *service, program string, args, env []string, 
 func guardService(t testing.TB, s *service, f front) *node {
 	t.Helper()
 	n := newNode(t, s.preset, &town{address: s.address}, f.options...)
+	if f.local {
+		n.site = strings.Replace(n.site, "127.0.0.1", "localhost", 1)
+		n.configure(append([]string{"origin http://" + n.site}, f.options...)...)
+	}
 	const chat = "kidoban {\n\t\tbackend chatcore\n"
 	text := n.caddyfile()
 	if strings.Count(text, chat) != 1 {
