@@ -14,7 +14,7 @@ type Wording struct {
 	Continue string // absolute address where the person gives the factor
 	Code     string // short code to compare or to type there
 	Title    string // one sentence
-	Detail   string // what to do
+	Detail   string // what to do, with address and code
 }
 
 // Fill returns r with {continue}, {code}, {title} and {detail} filled in: escaped
@@ -72,8 +72,8 @@ func escapeHeader(s string) string {
 // checkHeld reports what keeps a person from going on at a held answer.
 func checkHeld(r Rendering) error {
 	switch {
-	case !strings.Contains(r.Body, "{continue}") && !strings.Contains(r.Location, "{continue}"):
-		return errors.New("tells nobody where to go on; put {continue} into body or location")
+	case !strings.Contains(r.Body, "{continue}") && !strings.Contains(r.Body, "{detail}") && !strings.Contains(r.Location, "{continue}"):
+		return errors.New("tells nobody where to go on; put {detail} or {continue} into the body, or {continue} into the location")
 	case r.Status >= 300 && r.Status < 400 && r.Location == "":
 		return errors.New("is a redirect without location")
 	case r.Status < 300 && r.Location == "" && !strings.Contains(strings.ToLower(r.ContentType), "html"):
