@@ -81,7 +81,7 @@ func parseOrigin(text string) (origin, host string, err error) {
 // asciiHost is the name of a host as it stands in an origin.
 func asciiHost(name string) (string, error) {
 	host, err := idna.Lookup.ToASCII(name)
-	if err != nil || host == "" || len(host) > 253 || strings.HasSuffix(host, ".") || strings.HasPrefix(host, ".") {
+	if err != nil || host == "" || len(host) > 253 || slices.ContainsFunc(strings.Split(host, "."), func(label string) bool { return label == "" || len(label) > 63 }) {
 		return "", errors.New("the host is no name, such as chat.example.com")
 	}
 	return host, nil
@@ -108,10 +108,12 @@ func parseRPID(text string, hosts []string) (string, error) {
 			return "", fmt.Errorf("rp_id %s: %s is another domain, where browsers would not offer its passkeys; write a domain above all origins, or leave the origin out", id, host)
 		}
 	}
-	// A name without a dot that is on no list is a suffix too, but may be a host of one's own.
 	suffix, listed := publicsuffix.PublicSuffix(id)
-	alone := !listed && !strings.Contains(id, ".") && !slices.ContainsFunc(hosts, func(host string) bool { return host != id })
-	if suffix == id && !alone {
+	switch {
+	case id == "localhost":
+	case !listed && !strings.Contains(id, "."):
+		return "", fmt.Errorf("rp_id %s: passkeys are for domains; reach the service by a name with a dot, such as chat.example.com", id)
+	case suffix == id:
 		return "", fmt.Errorf("rp_id %s: strangers have domains below it too, so browsers refuse it; write your own, such as example.%s", id, id)
 	}
 	return id, nil
