@@ -10,14 +10,17 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/chromedp/chromedp"
 )
 
 // pocketbase is an unmodified PocketBase with a superuser, an account and a
 // collection of notes that accounts may read.
 type pocketbase struct {
 	*service
-	root string // a token that the service itself gave the superuser
-	user string // id of ann
+	root      string // a token that the service itself gave the superuser
+	superuser string // id of root
+	user      string // id of ann
 }
 
 const (
@@ -38,7 +41,8 @@ func newPocketBase(t testing.TB) *pocketbase {
 	startService(t, s, program, []string{data, "serve", "--http=" + s.address}, nil, "/api/health")
 	p := &pocketbase{service: s}
 	v := newVisitor("127.0.0.1")
-	p.root = p.login(t, v, s.address, "_superusers", pocketbaseRoot, drillAdminPassword).Token
+	root := p.login(t, v, s.address, "_superusers", pocketbaseRoot, drillAdminPassword)
+	p.root, p.superuser = root.Token, root.Record.ID
 	made := v.api(t, s.address, http.MethodPost, "/api/collections/users/records",
 		fmt.Sprintf(`{"email":%q,"password":%q,"passwordConfirm":%[2]q}`, pocketbaseUser, drillUserPassword), "Authorization", p.root)
 	if p.user = recordOf(made).ID; p.user == "" {
@@ -65,7 +69,10 @@ func (p *pocketbase) note(t testing.TB, text string) {
 // grant is the answer to a log-in.
 type grant struct {
 	reply
-	Token string `json:"token"`
+	Token  string `json:"token"`
+	Record struct {
+		ID string `json:"id"`
+	} `json:"record"`
 }
 
 func granted(r reply) grant {
@@ -253,4 +260,30 @@ func TestPocketBaseBehindTheGate(t *testing.T) {
 	if again := p.login(t, ann, gate, "users", pocketbaseUser, drillUserPassword); again.Token == "" || p.notes(t, ann, gate, again.Token) != 2 {
 		t.Errorf("in again: %d", again.status)
 	}
+}
+
+// TestSuperusersPageBehindTheGate is the service's own page as a person uses it: in
+// with the right password, and out when the session ends, whatever its storage holds.
+func TestSuperusersPageBehindTheGate(t *testing.T) {
+	t.Parallel()
+	b := browse(t, "en", 1280, 800)
+	p := newPocketBase(t)
+	n := guardService(t, p.service, front{})
+	entry := "http://" + n.site + "/_/"
+	submit := func(password string) {
+		b.do(chromedp.Navigate("about:blank"), chromedp.Navigate(entry+"#/login"), chromedp.WaitVisible(css(`input[type="password"]`)),
+			chromedp.SendKeys(css(`.form-field input[type="email"]`), pocketbaseRoot), chromedp.SendKeys(css(`input[type="password"]`), password),
+			chromedp.Click(css("button.btn-next")))
+	}
+	submit("wrong")
+	b.do(chromedp.WaitVisible(css(".alert-danger")))
+	if got := b.text(css(".alert-danger .content")); got != "Invalid login credentials." {
+		t.Errorf("a wrong password: it says %q", got)
+	}
+	submit(drillAdminPassword)
+	b.do(chromedp.WaitVisible(css("aside.app-sidebar")))
+	b.shot("pocketbase-in")
+	n.endAll("pbc_3142635823/" + p.superuser)
+	b.do(chromedp.Reload(), chromedp.WaitVisible(css(`input[type="password"]`)))
+	b.shot("pocketbase-out")
 }
