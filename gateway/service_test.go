@@ -124,31 +124,31 @@ func TestServiceName(t *testing.T) {
 	origins := []string{"https://chat.example.com:8443", "https://www.chat.example.com"}
 	for _, test := range []struct {
 		name     string
-		app      App
+		app      *App
 		want     string // on pages and in apps
 		wantMail string // in letters
 		fault    string
 	}{
-		{name: "nothing is said", app: App{}},
-		{name: "the host of the first origin", app: App{Origins: origins}, want: "chat.example.com"},
-		{name: "mail's sender", app: App{Origins: origins, Mail: letters("")}, want: "Example Security", wantMail: "Example Security"},
-		{name: "mail's service", app: App{Origins: origins, Mail: letters("Example Letters")}, want: "Example Letters", wantMail: "Example Letters"},
-		{name: "the service", app: App{Origins: origins, Service: "例示チャット"}, want: "例示チャット"},
-		{name: "the service, in letters too", app: App{Origins: origins, Service: "Example Chat", Mail: letters("")}, want: "Example Chat", wantMail: "Example Chat"},
-		{name: "each its own", app: App{Origins: origins, Service: "Example Chat", Mail: letters("Example Letters")}, want: "Example Chat", wantMail: "Example Letters"},
-		{name: "a colon in letters, without second factors", app: App{Mail: letters("Chat: Example")}, want: "Chat: Example", wantMail: "Chat: Example"},
-		{name: "as long as may be", app: App{Service: strings.Repeat("木", maxServiceName)}, want: strings.Repeat("木", maxServiceName)},
+		{name: "nothing is said", app: &App{}},
+		{name: "the host of the first origin", app: &App{Origins: origins}, want: "chat.example.com"},
+		{name: "mail's sender", app: &App{Origins: origins, Mail: letters("")}, want: "Example Security", wantMail: "Example Security"},
+		{name: "mail's service", app: &App{Origins: origins, Mail: letters("Example Letters")}, want: "Example Letters", wantMail: "Example Letters"},
+		{name: "the service", app: &App{Origins: origins, Service: "例示チャット"}, want: "例示チャット"},
+		{name: "the service, in letters too", app: &App{Origins: origins, Service: "Example Chat", Mail: letters("")}, want: "Example Chat", wantMail: "Example Chat"},
+		{name: "each its own", app: &App{Origins: origins, Service: "Example Chat", Mail: letters("Example Letters")}, want: "Example Chat", wantMail: "Example Letters"},
+		{name: "a colon in letters, without second factors", app: &App{Mail: letters("Chat: Example")}, want: "Chat: Example", wantMail: "Chat: Example"},
+		{name: "as long as may be", app: &App{Service: strings.Repeat("木", maxServiceName)}, want: strings.Repeat("木", maxServiceName)},
 
-		{name: "too long", app: App{Service: strings.Repeat("木", maxServiceName+1)}, fault: "1 to 64 characters"},
-		{name: "a colon", app: App{Service: "Chat: Example"}, fault: "without a colon"},
-		{name: "a colon of mail's, in apps", app: App{Origins: origins, Mail: letters("Chat: Example")}, fault: "without a colon"},
-		{name: "a blank at the end", app: App{Service: "Chat "}, fault: "want the name of the service"},
-		{name: "a line break", app: App{Service: "Example\nChat"}, fault: "want the name of the service"},
-		{name: "text that turns round", app: App{Service: "Chat\u202e"}, fault: "want the name of the service"},
-		{name: "no UTF-8", app: App{Service: "Chat\xff"}, fault: "want the name of the service"},
+		{name: "too long", app: &App{Service: strings.Repeat("木", maxServiceName+1)}, fault: "1 to 64 characters"},
+		{name: "a colon", app: &App{Service: "Chat: Example"}, fault: "without a colon"},
+		{name: "a colon of mail's, in apps", app: &App{Origins: origins, Mail: letters("Chat: Example")}, fault: "without a colon"},
+		{name: "a blank at the end", app: &App{Service: "Chat "}, fault: "want the name of the service"},
+		{name: "a line break", app: &App{Service: "Example\nChat"}, fault: "want the name of the service"},
+		{name: "text that turns round", app: &App{Service: "Chat\u202e"}, fault: "want the name of the service"},
+		{name: "no UTF-8", app: &App{Service: "Chat\xff"}, fault: "want the name of the service"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			a := &test.app
+			a := test.app
 			err := a.provisionOrigins()
 			if err == nil && a.Mail != nil {
 				err = a.provisionMail(func(_ string, s Secret) (string, error) { return string(s), nil })
