@@ -281,7 +281,7 @@ func TestSuperusersPageBehindTheGate(t *testing.T) {
 		t.Errorf("a wrong password: it says %q", got)
 	}
 	submit(drillAdminPassword)
-	b.do(chromedp.WaitVisible(css("aside.app-sidebar")))
+	b.do(chromedp.WaitVisible(css("aside.app-sidebar")), chromedp.WaitVisible(css("a.sidebar-list-item")))
 	b.shot("pocketbase-in")
 	n.endAll("pbc_3142635823/" + p.superuser)
 	b.do(chromedp.Reload(), chromedp.WaitVisible(css(`input[type="password"]`)))
