@@ -2,6 +2,7 @@ package guard
 
 import (
 	"context"
+	"net/http"
 	"time"
 )
 
@@ -21,3 +22,12 @@ func (c *Core) Sweep(ctx context.Context) { c.sweep(ctx) }
 
 // Restore reads a file that Remember wrote.
 func (c *Core) Restore(file string) { _, _ = c.restore(file) }
+
+// Ingress looks at a request as far as deciding what of it the backend gets to see, and
+// reports whether it rides on a session.
+func (g *Guard) Ingress(r *http.Request, peer Peer) bool {
+	v := &visit{guard: g, r: r, peer: peer, now: g.Now(), source: g.source(peer), closes: g.Sockets.closes.Load()}
+	clean(r)
+	v.classify()
+	return v.admit() == nil && v.authenticate() == nil && v.session != nil
+}
