@@ -28,6 +28,11 @@ func (v *visit) authenticate() *refusal {
 			return refusal
 		}
 	}
+	if v.class == detectors.LoginRoute && v.canHold() {
+		// A backend that keeps its cookie would make that of a live session another
+		// account's, which requests at the same time could use before it is held.
+		v.approved = v.approved[:0]
+	}
 	v.forwardHeaders()
 	g.forwardCookies(v.r, v.passes)
 	if v.stale {

@@ -151,6 +151,12 @@ func (v *visit) judgeMinted(a *answer) *refusal {
 	if len(minted) == 0 {
 		return nil
 	}
+	if id, err := v.identify(minted); err == nil && id.Subject != v.session.Subject {
+		// The session's credential became another account's in this moment.
+		v.guard.report(v, "a token was minted for another account than the session's", "session", v.session.ID)
+		v.logOut(minted)
+		return v.refuse(ControlSessions, policies.Verdict{Action: rules.Refuse, Reason: policies.ReasonUnapprovedCredential})
+	}
 	_, _, err := v.guard.beginSession(v.r.Context(), auth.Session{
 		Kind: auth.TokenSession, Subject: v.session.Subject, Organization: v.session.Organization,
 		AAL: v.session.AAL, Source: v.source.Address.String(),

@@ -98,14 +98,17 @@ func (v *visit) reachable(due policies.Due, id policies.Identity) bool {
 func (v *visit) hold(p pending) *refusal {
 	g := v.guard
 	a := &v.answer
-	if p.answered && a.hold == 0 && !endless(a.w.Header()) {
-		v.pending = &p // its body is still to come; see answer.decide
-		return nil
-	}
 	fail := func(doing string, err error) *refusal {
 		g.complain(doing, "error", err)
 		v.logOut(p.credentials)
 		return v.refuse(ControlSessions, unavailable)
+	}
+	if err := v.yield(p); err != nil {
+		return fail("ending a session whose credential became another account's", err)
+	}
+	if p.answered && a.hold == 0 && !endless(a.w.Header()) {
+		v.pending = &p // its body is still to come; see answer.decide
+		return nil
 	}
 	held := heldAnswer{Kind: p.kind, Identity: p.identity, Name: p.name.Digest, Old: p.old}
 	for _, c := range p.credentials {
@@ -163,6 +166,24 @@ func (v *visit) hold(p pending) *refusal {
 	v.count(ControlSessions, policies.Verdict{Action: rules.StepUp, Reason: policies.ReasonFactorDue}, false, p.device.Known())
 	v.cookies = append(v.cookies, holdCookie(token, h.Expires.Sub(v.now)))
 	return v.waiting(h)
+}
+
+// yield ends the session that proves a credential which the backend made another
+// account's: with an account of his own a thief would be let through by it, past the
+// factor of the account whose password he has.
+func (v *visit) yield(p pending) error {
+	s := v.session
+	if s == nil || s.Subject == p.identity.Subject || !slices.ContainsFunc(p.credentials, func(c presented) bool {
+		return s.Holds(c.credential.Name, auth.HashCredential(c.credential.Name, c.value), v.now)
+	}) {
+		return nil
+	}
+	if err := v.guard.endOver(context.WithoutCancel(v.r.Context()), s.ID, "login"); err != nil {
+		return err
+	}
+	v.session = nil
+	v.cookies = append(v.cookies, clearedSessionCookie)
+	return nil
 }
 
 // endless reports whether an answer is a stream of events, whose end nobody can wait for.
