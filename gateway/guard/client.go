@@ -3,7 +3,6 @@ package guard
 import (
 	"net/http"
 	"strings"
-	"unicode"
 )
 
 // clientFingerprint tells client programs apart by what they say of themselves in
@@ -20,10 +19,12 @@ func (g *Guard) clientFingerprint(r *http.Request) [16]byte {
 	return g.Digest("client", b.String())
 }
 
-const clientWordsMax = 64 // runes
+const clientWordsMax = 64 // bytes of the program's name
 
-// clientWords says in words what program a request came from, such as "Firefox on
-// Windows": for people, who are to recognise it or not. It is what the client says.
+// clientWords says in words what program a request came from, such as "Firefox
+// (Windows)": for people, who are to recognise it or not. It is what the client says,
+// in letters, digits, "-" and "_": it is in mail to the owner, where programs make
+// links of what looks like a host or an address.
 func clientWords(r *http.Request) string {
 	agent := r.Header.Get("User-Agent")
 	if len(agent) > 512 {
@@ -54,12 +55,7 @@ func clientWords(r *http.Request) string {
 			break
 		}
 	}
-	program = strings.Map(func(c rune) rune {
-		if unicode.IsPrint(c) && c < unicode.MaxASCII {
-			return c
-		}
-		return -1
-	}, program)
+	program = strings.Join(strings.FieldsFunc(program, func(c rune) bool { return c >= 0x80 || !isTokenByte(byte(c)) }), " ")
 	if len(program) > clientWordsMax {
 		program = program[:clientWordsMax]
 	}

@@ -207,8 +207,8 @@ func (v *visit) clientKind() policies.ClientKind {
 	if wantsHTML(v.r) {
 		return policies.Browser
 	}
-	if v.r.Header.Get("Sec-Fetch-Mode") != "" {
-		return policies.SPAClient
+	if v.r.Header.Get("Sec-Fetch-Mode") != "" && v.r.Header.Get("Sec-Fetch-Site") != "cross-site" {
+		return policies.SPAClient // from another site it cannot keep a cookie of ours, as a program
 	}
 	if kind := v.guard.backend.Client(v.path, v.r.Header); kind != policies.Browser {
 		return kind
@@ -315,7 +315,9 @@ func (g *Guard) retry(w http.ResponseWriter, v *visit) (bool, error) {
 	held, proved := v.holder()
 	proved = proved && held.Attempt == digest
 	if !proved {
-		// A program without cookies: the same program from the same place.
+		// A program without cookies: the same program from the same place. It cannot be
+		// told from another one there that says the same of itself; so scripts, which
+		// keep cookies, are not among them.
 		all, err := g.Holds.ByAttempt(v.r.Context(), digest, v.now)
 		if err != nil {
 			g.complain("held log-ins", "error", err)
@@ -323,7 +325,7 @@ func (g *Guard) retry(w http.ResponseWriter, v *visit) (bool, error) {
 		}
 		fingerprint := g.clientFingerprint(v.r)
 		i := slices.IndexFunc(all, func(h auth.Hold) bool {
-			return h.ClientKind != string(policies.Browser) && h.Fingerprint == fingerprint && h.Network == v.source.Network.String()
+			return h.ClientKind == string(policies.NativeClient) && h.Fingerprint == fingerprint && h.Network == v.source.Network.String()
 		})
 		if i < 0 {
 			return false, nil
@@ -368,7 +370,7 @@ func (g *Guard) credentials(held heldAnswer) (all []presented) {
 }
 
 // release begins the session of a login whose factor was given, and sends the held
-// answer: unchanged, and once. That it was approved and is now released is one
+// answer: once, and unchanged but for what caches may do with it. That it was approved and is now released is one
 // transaction with the session, so of many requests one wins.
 func (g *Guard) release(w http.ResponseWriter, v *visit, h auth.Hold) error {
 	held, refusal := v.claim(h)
@@ -387,6 +389,10 @@ func (g *Guard) release(w http.ResponseWriter, v *visit, h auth.Hold) error {
 		header.Set("Cache-Control", "no-store")
 		w.WriteHeader(http.StatusSeeOther)
 		return nil
+	}
+	if v.r.Method != h.Method {
+		// What answered a POST is in no cache; now it answers a GET.
+		header.Set("Cache-Control", "no-store")
 	}
 	w.WriteHeader(held.Status)
 	_, err := w.Write(held.Body)

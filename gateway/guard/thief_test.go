@@ -5,6 +5,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	"github.com/kidoban/kidoban/gateway/guard"
 )
 
 // Ways of a thief who has a right password and an account of his own, or an office
@@ -111,5 +114,81 @@ func TestTokenOfAnotherAccount(t *testing.T) {
 	backend.mu.Unlock()
 	if got := c.do("POST", "/tokens", "", ""); got.status < 400 || strings.Contains(got.body, `"token"`) {
 		t.Errorf("minting: %d %q", got.status, got.body)
+	}
+}
+
+// finish gives the factor of a login that a program began, in a browser beside it.
+func (g *gate) finish(t *testing.T, phone *app, told struct{ Type, Continue, Code, Detail string }) {
+	t.Helper()
+	path := strings.TrimPrefix(told.Continue, "https://chat.example")
+	person := g.browser(t)
+	page := person.get(path)
+	page = person.through(person.form(path, "csrf", page.token(t), "code", told.Code, "do", "continue"))
+	if got := person.through(person.form(path, "csrf", page.token(t), "code", phone.code())); got.status != 200 {
+		t.Fatalf("the factor: %d\n%s", got.status, got.body)
+	}
+}
+
+// TestScriptsNeighbour: a script's login is finished by its own browser, which keeps
+// cookies. A thief behind the same address who tries the same pair in its name gets
+// neither its code nor its answer.
+func TestScriptsNeighbour(t *testing.T) {
+	g := newGate(t, "hostile", newHostile(), withFactors(t, whoHasOne))
+	phone := g.enrol(t, alice)
+	script := g.client(t)
+	script.header.Set("User-Agent", "Mozilla/5.0 (X11; Linux x86_64) Firefox/145.0")
+	script.header.Set("Sec-Fetch-Mode", "cors")
+	script.header.Set("Sec-Fetch-Site", "same-origin")
+	thief := g.client(t)
+	thief.header = script.header.Clone()
+	told := problemOf(t, script.login(alice, "correct-alice"))
+	if mine := problemOf(t, thief.login(alice, "correct-alice")); mine.Code == told.Code || mine.Continue == told.Continue {
+		t.Error("the thief was told the code of the script's login")
+	}
+	g.finish(t, phone, told)
+	delete(thief.cookies, guard.HoldCookie)
+	if got := thief.login(alice, "correct-alice"); got.status == 200 {
+		t.Errorf("the thief got the answer: %d %q", got.status, got.body)
+	}
+	if got := script.login(alice, "correct-alice"); got.status != 200 {
+		t.Errorf("the script once more: %d", got.status)
+	}
+}
+
+// TestReleasedAnswersAreNotCached: what answered a POST, which caches do not keep, is
+// released to a GET, which they would.
+func TestReleasedAnswersAreNotCached(t *testing.T) {
+	backend := newHostile()
+	g := newGate(t, "hostile", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "public, max-age=600")
+		backend.ServeHTTP(w, r)
+	}), withFactors(t, whoHasOne))
+	phone := g.enrol(t, alice)
+	c := g.browser(t)
+	got := c.through(c.give(c.held(alice, "correct-alice"), phone.code()))
+	if got.status != 200 || len(got.header["Cache-Control"]) != 1 || got.header.Get("Cache-Control") != "no-store" {
+		t.Errorf("released: %d with Cache-Control %q, want no-store", got.status, got.header["Cache-Control"])
+	}
+}
+
+// TestWordsOfAThief: what a client calls itself is in letters to the owner. It leads
+// nowhere there.
+func TestWordsOfAThief(t *testing.T) {
+	g := newGate(t, "hostile", newHostile(), withFactors(t, `factors: {require: [{need: confirm}]}`))
+	for agent, want := range map[string]string{
+		"help.thief.example:443/1.0":                             "help thief example 443",
+		"call@thief.example":                                     "call thief example",
+		"chat-cli/2.1 (Linux)":                                   "chat-cli (Linux)",
+		"com.example.chat/7 CFNetwork/1":                         "com example chat",
+		strings.Repeat("x", 200) + "/1":                          strings.Repeat("x", 64),
+		"Mozilla/5.0 (X11; Linux x86_64) Gecko/2010 Firefox/145": "Firefox (Linux)",
+	} {
+		c := g.browser(t)
+		c.header.Set("User-Agent", agent)
+		c.held(alice, "correct-alice")
+		g.advance(time.Second)
+		if got := g.letters(t, alice)[0].Values["client"]; got != want {
+			t.Errorf("%.40q is called %q in a letter, want %q", agent, got, want)
+		}
 	}
 }
