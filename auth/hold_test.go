@@ -552,6 +552,32 @@ func TestHoldsOfOneAccount(t *testing.T) {
 	})
 }
 
+// Whoever has the password and begins one login after the other displaces his own,
+// not the owner's, also from a few networks.
+func TestHoldsOfOneNetwork(t *testing.T) {
+	eachHolds(t, auth.HoldsConfig{PerSubject: 5}, func(h *holdBench) {
+		begin := func(network string, after int) auth.Hold {
+			in := aHold("acc-1")
+			in.Network = network
+			got, _, err := h.Begin(h.t.Context(), in, heldAnswer, start.Add(time.Duration(after)*time.Second))
+			if err != nil {
+				h.t.Fatal(err)
+			}
+			return got
+		}
+		owner := begin("192.0.2.1/32", 0)
+		for i := range 20 {
+			begin([]string{"203.0.113.1/32", "203.0.113.2/32"}[i/3%2], 1+i)
+		}
+		h.wantState(owner.ID, start.Add(30*time.Second), auth.HoldWaiting)
+		all, err := h.OfSubject(h.t.Context(), "acc-1", start.Add(30*time.Second))
+		if err != nil || len(all) != 5 {
+			h.t.Errorf("%d wait, %v; want 5", len(all), err)
+		}
+		h.factors.wantUntold(slices.Repeat([]auth.FactorNoticeKind{auth.HoldUnanswered}, 16)...)
+	})
+}
+
 func TestTooManyHolds(t *testing.T) {
 	eachHolds(t, auth.HoldsConfig{PerSubject: 2, Max: 3}, func(h *holdBench) {
 		ctx := h.t.Context()

@@ -69,7 +69,7 @@ func (m *MemoryStore) insertHold(_ context.Context, h hold, answer []byte, perSu
 		return ErrTooManyHolds
 	}
 	if len(waiting) == perSubject {
-		old := waiting[perSubject-1]
+		old := displaced(waiting, h.Network)
 		notices := displace(&old)
 		m.writeHoldLocked(old, notices)
 	}

@@ -117,7 +117,7 @@ func (a *Approval) complete(kind FactorKind) error {
 // HoldsConfig bounds holds. Zero fields take the default.
 type HoldsConfig struct {
 	For        time.Duration // from Begin to the release; 10 min
-	PerSubject int           // waiting ones of an account, of which the oldest gives way; 16
+	PerSubject int           // waiting ones of an account, of which one gives way; 16
 	Max        int           // open ones; 100,000
 	CodeTries  int           // wrong codes that deny it; 5
 	KeepFor    time.Duration // after its end, without the answer, for the history; 30 days
@@ -164,8 +164,9 @@ const (
 // HoldStore keeps holds. The duties are those of [SessionStore].
 type HoldStore interface {
 	// insertHold stores h, open, with its sealed answer; it is ErrTooManyHolds if
-	// limit are open. If the subject has perSubject waiting ones already, the oldest
-	// is passed to displace, which ends it, and is stored with what it says.
+	// limit are open. If the subject has perSubject waiting ones already, the one that
+	// is to be displaced is passed to displace, which ends it, and is stored with what
+	// it says.
 	insertHold(ctx context.Context, h hold, answer []byte, perSubject, limit int, displace func(*hold) []FactorNotice) error
 
 	// These return ErrNoHold when there is none.
@@ -256,6 +257,23 @@ func (h *hold) expire(by string, now time.Time) (told []FactorNotice) {
 	return told
 }
 
+// displaced is which of an account's waiting holds, the newest first, gives way to one
+// from a network: the oldest from where the most come. So whoever has the password and
+// begins one after the other displaces his own, unless he has as many networks.
+func displaced(waiting []hold, network string) hold {
+	from := map[string]int{network: 1}
+	for i := range waiting {
+		from[waiting[i].Network]++
+	}
+	place := len(waiting) - 1
+	for i := place; i >= 0; i-- {
+		if from[waiting[i].Network] > from[waiting[place].Network] {
+			place = i
+		}
+	}
+	return waiting[place]
+}
+
 // view is h for callers. What is over is so from the moment its time is, swept or
 // not.
 func (h *hold) view(now time.Time) (Hold, error) {
@@ -336,8 +354,9 @@ func (h *Hold) check() error {
 // cookie, which is not kept. Of h, subject and need are required; an empty ID, the
 // code and the times are filled in. The answer, at most 1 MiB, is sealed.
 //
-// The seventeenth waiting login of an account takes the place of the oldest one,
-// whose owner is told as if its time were over.
+// The seventeenth waiting login of an account takes the place of another one, whose
+// owner is told as if its time were over: of the oldest from the network that the most
+// of them come from.
 func (hs *Holds) Begin(ctx context.Context, h Hold, answer []byte, now time.Time) (Hold, string, error) {
 	fail := func(err error) (Hold, string, error) { return Hold{}, "", fmt.Errorf("holding a login: %w", err) }
 	now = stored(now)

@@ -72,15 +72,15 @@ func oneHold(ctx context.Context, db handle, where string, args ...any) (hold, e
 func (s *SQLStore) insertHold(ctx context.Context, h hold, answer []byte, perSubject, limit int, displace func(*hold) []FactorNotice) error {
 	err := s.in(ctx, func(ctx context.Context, tx *transaction) error {
 		// No more than one is put at a time.
-		old, err := oneHold(ctx, tx, `id = (SELECT id FROM auth_holds WHERE subject = ? AND ended = 0 AND state = 'waiting'
-			ORDER BY created DESC, id DESC LIMIT 1 OFFSET ?)`, h.Subject, perSubject-1)
-		switch {
-		case err == nil:
+		waiting, err := holdsWhere(ctx, tx, `subject = ? AND ended = 0 AND state = 'waiting' ORDER BY created DESC, id DESC LIMIT ?`, h.Subject, perSubject)
+		if err != nil {
+			return err
+		}
+		if len(waiting) == perSubject {
+			old := displaced(waiting, h.Network)
 			if err := writeHold(ctx, tx, &old, displace(&old)); err != nil {
 				return err
 			}
-		case !errors.Is(err, ErrNoHold):
-			return err
 		}
 		result, err := tx.ExecContext(ctx, `UPDATE auth_holds_open SET holds = holds + 1 WHERE one = 1 AND holds < ?`, limit)
 		if err != nil {

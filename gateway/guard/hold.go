@@ -13,6 +13,7 @@ import (
 
 	"github.com/kidoban/kidoban/auth"
 	"github.com/kidoban/kidoban/detectors"
+	"github.com/kidoban/kidoban/gateway/limits"
 	"github.com/kidoban/kidoban/policies"
 	"github.com/kidoban/kidoban/rules"
 )
@@ -126,6 +127,10 @@ func (v *visit) hold(p pending) *refusal {
 	if err != nil {
 		return fail("holding a login", err)
 	}
+	if refusal := v.tooManyHeld(p); refusal != nil {
+		v.logOut(p.credentials)
+		return refusal
+	}
 	ctx := context.WithoutCancel(v.r.Context())
 	id := p.identity
 	person, err := g.Directory.Learn(ctx, auth.Person{
@@ -166,6 +171,26 @@ func (v *visit) hold(p pending) *refusal {
 	v.count(ControlSessions, policies.Verdict{Action: rules.StepUp, Reason: policies.ReasonFactorDue}, false, p.device.Known())
 	v.cookies = append(v.cookies, holdCookie(token, h.Expires.Sub(v.now)))
 	return v.waiting(h)
+}
+
+// helds bounds the log-ins of an account that are held, from one network: each is a
+// place among those that an account may have, and may be a letter to its owner. The
+// limit of attempts does not bound them, because their password was right.
+var helds = limits.Bucket{Name: "held", Burst: 12, Every: 50 * time.Second}
+
+// tooManyHeld charges a login that is to be held. A device that the account knows is
+// charged nothing: what others do from its network does not keep its owner out.
+func (v *visit) tooManyHeld(p pending) *refusal {
+	if p.device.Known() {
+		return nil
+	}
+	g := v.guard
+	key := g.Digest("held", p.identity.Subject+"\x00"+v.source.Network.String())
+	_, d := g.Attempts.Take(context.WithoutCancel(v.r.Context()), v.now, []limits.AttemptCharge{{Bucket: &helds, Key: key, N: 1}})
+	if d.Allowed {
+		return nil
+	}
+	return v.conclude(ControlAttempts, policies.Verdict{Action: rules.Refuse, Reason: policies.ReasonLimit, Until: v.now.Add(d.RetryAfter)}, g.modes.attempts)
 }
 
 // yield ends the session that proves a credential which the backend made another

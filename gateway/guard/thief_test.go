@@ -192,3 +192,41 @@ func TestWordsOfAThief(t *testing.T) {
 		}
 	}
 }
+
+// TestThiefFillsTheAccount: the owner's login is finished although a thief with the
+// password begins one after the other, elsewhere or in the same office.
+func TestThiefFillsTheAccount(t *testing.T) {
+	for what, from := range map[string]string{"elsewhere": "203.0.113.7", "in the same office": "198.51.100.1"} {
+		t.Run(what, func(t *testing.T) {
+			g := newGate(t, "hostile", newHostile(), withFactors(t, whoHasOne))
+			phone := g.enrol(t, alice)
+			owner := g.browser(t)
+			page := owner.held(alice, "correct-alice")
+			refused := 0
+			for range 60 {
+				thief := g.browser(t)
+				thief.header.Set(address, from)
+				if got := thief.form("/login", "email", alice, "password", "correct-alice"); got.status == http.StatusTooManyRequests {
+					refused++
+					if len(thief.cookies) > 0 {
+						t.Errorf("cookies %v with a refusal", thief.cookies)
+					}
+				}
+				g.advance(time.Second)
+			}
+			if refused == 0 {
+				t.Error("the thief may begin as many as he likes")
+			}
+			if got := owner.through(owner.give(page, phone.code())); got.status != 200 {
+				t.Fatalf("the owner: %d", got.status)
+			}
+			// On a device that the account knows nobody else's tries count.
+			delete(owner.cookies, "sid")
+			delete(owner.cookies, guard.SessionCookie)
+			g.advance(time.Minute)
+			if got := owner.through(owner.give(owner.held(alice, "correct-alice"), phone.code())); got.status != 200 {
+				t.Errorf("the owner again: %d", got.status)
+			}
+		})
+	}
+}
