@@ -134,6 +134,7 @@ func (b *binding) choose() error {
 		return b.page(http.StatusOK, pages.Owed{
 			CSRF: b.CSRF, Evidence: b.allowed, Action: b.Base,
 			Mail: mail, LinkAction: link, Sent: query.Has("sent"), CodeAction: code, Failed: query.Has("wrong"),
+			Cancel: b.held() + "/cancel",
 		})
 	}
 	view := pages.AccountAdd{

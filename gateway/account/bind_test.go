@@ -82,6 +82,9 @@ func TestNobodyBindsByPasswordAlone(t *testing.T) {
 			if page.hasForm(base) || !page.hasForm("/link") || !page.hasForm("/code") {
 				t.Errorf("%s: it may bind, or give no evidence: %s", kind, page.body)
 			}
+			if page.hasForm("/cancel") != (kind != "session") {
+				t.Errorf("%s: a login that is held can be given up, a session cannot: %s", kind, page.body)
+			}
 			b.post(base, v, "do", "totp").want(http.StatusSeeOther, base)
 			b.post(base, v, "do", "key").want(http.StatusSeeOther, base)
 			b.post(base+"/app?id=AAAA", v, "code", "123456").want(http.StatusSeeOther, base)
