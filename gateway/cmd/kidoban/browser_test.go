@@ -62,11 +62,17 @@ func browse(t *testing.T, language string, width, height int64) browser {
 		Width: width, Height: height, DeviceScaleFactor: 1, Mobile: width < 500}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := chromedp.Call(ctx, network.SetExtraHTTPHeaders, network.SetExtraHTTPHeadersParams{
-		Headers: network.Headers{"Accept-Language": language, "X-Forwarded-For": office}}); err != nil {
-		t.Fatal(err)
-	}
+	b.from(language)
 	return b
+}
+
+// from has the browser's tab come from the office, and ask for a language.
+func (b browser) from(language string) {
+	b.t.Helper()
+	if _, err := chromedp.Call(b.ctx, network.SetExtraHTTPHeaders, network.SetExtraHTTPHeadersParams{
+		Headers: network.Headers{"Accept-Language": language, "X-Forwarded-For": office}}); err != nil {
+		b.t.Fatal(err)
+	}
 }
 
 func (b browser) do(steps ...step) {

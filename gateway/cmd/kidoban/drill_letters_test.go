@@ -1,8 +1,11 @@
 package main
 
 import (
+	"encoding/base64"
 	"io"
 	"mime"
+	"mime/multipart"
+	"mime/quotedprintable"
 	"net"
 	stdmail "net/mail"
 	"slices"
@@ -23,6 +26,7 @@ type letters struct {
 
 type letter struct {
 	to, subject string
+	text        string // the plain one
 }
 
 func newLetters(t testing.TB) *letters {
@@ -72,13 +76,35 @@ func (v *letterVisit) Data(r io.Reader) error {
 	if err != nil {
 		return err
 	}
+	text, err := plainText(m)
+	if err != nil {
+		return err
+	}
 	v.in.mu.Lock()
 	defer v.in.mu.Unlock()
-	v.in.kept = append(v.in.kept, letter{v.to, subject})
+	v.in.kept = append(v.in.kept, letter{v.to, subject, text})
 	return nil
 }
 func (*letterVisit) Reset()        {}
 func (*letterVisit) Logout() error { return nil }
+
+// plainText is the first part of a message, which is the one without markup.
+func plainText(m *stdmail.Message) (string, error) {
+	_, params, err := mime.ParseMediaType(m.Header.Get("Content-Type"))
+	if err != nil {
+		return "", err
+	}
+	part, err := multipart.NewReader(m.Body, params["boundary"]).NextRawPart()
+	if err != nil {
+		return "", err
+	}
+	var body io.Reader = quotedprintable.NewReader(part)
+	if part.Header.Get("Content-Transfer-Encoding") == "base64" {
+		body = base64.NewDecoder(base64.StdEncoding, part)
+	}
+	text, err := io.ReadAll(body)
+	return string(text), err
+}
 
 // of is what came for an address, the oldest first.
 func (l *letters) of(to string) (all []letter) {
