@@ -26,6 +26,7 @@ type letters struct {
 
 type letter struct {
 	to, subject string
+	id          string // the same in each attempt to send it
 	text        string // the plain one
 }
 
