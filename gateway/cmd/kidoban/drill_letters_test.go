@@ -83,7 +83,7 @@ func (v *letterVisit) Data(r io.Reader) error {
 	}
 	v.in.mu.Lock()
 	defer v.in.mu.Unlock()
-	v.in.kept = append(v.in.kept, letter{v.to, subject, text})
+	v.in.kept = append(v.in.kept, letter{v.to, subject, m.Header.Get("Message-Id"), text})
 	return nil
 }
 func (*letterVisit) Reset()        {}
