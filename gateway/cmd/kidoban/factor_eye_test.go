@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,13 +18,14 @@ const pageMax = 60 << 10
 
 // glance finds what is wrong with a page that can be seen without reading it: content
 // that leaves the window, fields and buttons without a name, references to nothing,
-// targets that are too small (WCAG 2.2, 2.5.8), headings that are missing.
-const glance = `(() => {
+// targets that are too small (WCAG 2.2, 2.5.8), headings that are missing. The width
+// is that of the window; telephones zoom out of what is wider, and say it were theirs.
+const glance = `((width) => {
 	const faults = [], all = (s) => [...document.querySelectorAll(s)];
 	const what = (e) => e.outerHTML.slice(0, 120);
 	const shown = (e) => e.checkVisibility({visibilityProperty: true}) && !e.closest('.unseen');
-	if (document.documentElement.scrollWidth > innerWidth) faults.push('it scrolls sideways: ' + document.documentElement.scrollWidth + ' of ' + innerWidth);
-	for (const e of all('body *')) if (shown(e) && e.getBoundingClientRect().right > innerWidth + 1) faults.push('out of the window: ' + what(e));
+	if (document.documentElement.scrollWidth > width) faults.push('it scrolls sideways: ' + document.documentElement.scrollWidth + ' of ' + width);
+	for (const e of all('body *')) if (shown(e) && e.getBoundingClientRect().right > width + 1) faults.push('out of the window: ' + what(e));
 	for (const e of all('input:not([type=hidden]), select, textarea')) if (!e.labels || !e.labels.length || !e.labels[0].textContent.trim()) faults.push('no label: ' + what(e));
 	for (const e of all('button, a, summary')) if (shown(e) && !e.textContent.trim() && !e.ariaLabel) faults.push('no name: ' + what(e));
 	for (const e of all('img')) if (!e.hasAttribute('alt')) faults.push('no alt: ' + what(e));
@@ -38,7 +40,7 @@ const glance = `(() => {
 	if (all('h1').length != 1 || all('main').length != 1) faults.push('not one h1 and main');
 	if (!document.title.trim() || !document.documentElement.lang) faults.push('no title or language');
 	return faults;
-})()`
+})`
 
 // focused tells of what has the focus: whether that can be seen, and its place.
 const focused = `(() => {
@@ -70,7 +72,7 @@ func (p *person) look(name string) {
 			Width: size.width, Height: size.height, DeviceScaleFactor: 1, Mobile: size.name == "phone"}); err != nil {
 			p.t.Fatal(err)
 		}
-		if faults := evaluate[[]string](p.browser, glance); len(faults) > 0 {
+		if faults := evaluate[[]string](p.browser, fmt.Sprintf("%s(%d)", glance, size.width)); len(faults) > 0 {
 			p.t.Errorf("%s, %s, %s:\n%s", name, p.language, size.name, strings.Join(faults, "\n"))
 		}
 		if dir := os.Getenv("KIDOBAN_SCREENSHOTS"); dir != "" {
