@@ -81,8 +81,21 @@ func newSecondNodes(t *testing.T, names []string, backend *town, options ...stri
 			shareKeys(t, all[0].node, n.node)
 		}
 		n.start()
+		t.Cleanup(n.troubles)
 	}
 	return all
+}
+
+// troubles tells what a node called an error, once its test has failed.
+func (n *secondNode) troubles() {
+	if !n.t.Failed() {
+		return
+	}
+	for line := range strings.Lines(n.said()) {
+		if strings.Contains(line, `"level":"error"`) {
+			n.t.Logf("node %s: %.600s", n.name, line)
+		}
+	}
 }
 
 // newPerson opens a browser for somebody, whom a node expects. Its passkeys are kept by
