@@ -114,6 +114,12 @@ func (p *person) tab(name string) {
 		if at.Index < 0 {
 			continue
 		}
+		for range 20 { // a window that was just made larger is drawn anew
+			if at.Seen {
+				break
+			}
+			at = evaluate[stop](p.browser, "new Promise(requestAnimationFrame).then(() => "+focused+")")
+		}
 		if !at.Seen {
 			p.t.Errorf("%s, %s: the focus is not seen at %s", name, p.language, at.What)
 		}
@@ -164,7 +170,7 @@ func (p *person) listen() {
 // evaluate runs script in the page.
 func evaluate[T any](b browser, script string) T {
 	b.t.Helper()
-	v, err := chromedp.Run(b.ctx, chromedp.Evaluate[T](script))
+	v, err := chromedp.Run(b.ctx, chromedp.Evaluate[T](script, chromedp.EvalAwaitPromise))
 	if err != nil {
 		b.t.Fatalf("%.80s: %v", script, err)
 	}
