@@ -133,10 +133,7 @@ func (v *visit) admits(p presented) *refusal {
 			v.approved = append(v.approved, p)
 			return nil
 		case policy == policies.AdoptUnknown:
-			refusal := v.awaited([]presented{p})
-			if refusal == nil {
-				refusal = v.complete(completion{kind: detectors.Door, identity: id, credentials: []presented{p}, outcome: detectors.Success})
-			}
+			refusal := v.adopt(p, id)
 			if refusal == nil {
 				v.approved = append(v.approved, p)
 			} else {

@@ -267,7 +267,9 @@ func (v *visit) begin(c completion, e detectors.Event) *refusal {
 	ctx := v.r.Context()
 	fail := func(doing string, err error) *refusal {
 		g.complain(doing, "error", err)
-		v.logOut(c.credentials)
+		if c.hold == nil { // a held answer is still there, and good at the next try
+			v.logOut(c.credentials)
+		}
 		return v.refuse(ControlSessions, unavailable)
 	}
 	id := c.identity

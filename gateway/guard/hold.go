@@ -500,6 +500,49 @@ func (v *visit) awaited(credentials []presented) *refusal {
 	return nil
 }
 
+// adopt takes over a credential that was with the client before the gate was: at once,
+// or when a factor was given.
+func (v *visit) adopt(p presented, id policies.Identity) *refusal {
+	h, approved, err := v.approvedFor(p)
+	if err != nil {
+		v.guard.complain("held log-ins", "error", err)
+		return v.refuse(ControlSessions, unavailable)
+	}
+	if approved {
+		_, refusal := v.claim(h)
+		return refusal
+	}
+	if refusal := v.awaited([]presented{p}); refusal != nil {
+		return refusal
+	}
+	return v.complete(completion{kind: detectors.Door, identity: id, credentials: []presented{p}, outcome: detectors.Success})
+}
+
+// approvedFor is the approved hold of a credential that waits for no answer but to be
+// taken over, if it is the client that asked.
+func (v *visit) approvedFor(p presented) (auth.Hold, bool, error) {
+	g := v.guard
+	if !v.canHold() {
+		return auth.Hold{}, false, nil
+	}
+	h, err := g.Holds.ByCredential(v.r.Context(), p.credential.Name, auth.HashCredential(p.credential.Name, p.value), v.now)
+	if errors.Is(err, auth.ErrNoHold) || errors.Is(err, auth.ErrHoldOver) {
+		return auth.Hold{}, false, nil
+	}
+	if err != nil || h.State != auth.HoldApproved {
+		return auth.Hold{}, false, err
+	}
+	mine, holds := v.holder()
+	if !(holds && mine.ID == h.ID) && (h.Fingerprint != g.clientFingerprint(v.r) || h.Network != v.source.Network.String()) {
+		return auth.Hold{}, false, nil
+	}
+	held, err := g.openHeld(v.r.Context(), h)
+	if errors.Is(err, auth.ErrHoldOver) || errors.Is(err, auth.ErrNoHold) {
+		return auth.Hold{}, false, nil // another request was first
+	}
+	return h, err == nil && held.Status == 0, err
+}
+
 func holdCookie(token string, lives time.Duration) string {
 	return (&http.Cookie{
 		Name: HoldCookie, Value: token, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode, MaxAge: max(int(lives.Seconds()), 1),

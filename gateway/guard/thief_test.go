@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/kidoban/kidoban/gateway/guard"
+	"github.com/kidoban/kidoban/policies"
 )
 
 // Ways of a thief who has a right password and an account of his own, or an office
@@ -228,5 +229,61 @@ func TestThiefFillsTheAccount(t *testing.T) {
 				t.Errorf("the owner again: %d", got.status)
 			}
 		})
+	}
+}
+
+// TestReleaseOnceMore: a factor that was given is not lost where the session cannot be
+// begun for a moment: the answer is there, and good, at the next try.
+func TestReleaseOnceMore(t *testing.T) {
+	g := newGate(t, "hostile", newHostile(), withFactors(t, whoHasOne))
+	phone := g.enrol(t, alice)
+	other := g.another(t)
+	c := g.browser(t)
+	got := c.give(c.held(alice, "correct-alice"), phone.code())
+	if err := g.core.Record.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.through(got); got.status != http.StatusServiceUnavailable || c.cookies["sid"] != "" || c.cookies[guard.HoldCookie] == "" {
+		t.Fatalf("without the record: %d %v, want 503 and to wait on", got.status, c.cookies)
+	}
+	for range 10 { // the nodes of a test share a name: entries of the one are not those of the other
+		other.client(t).login(mallory, "correct-mallory")
+	}
+	c.gate = other
+	if got := c.through(c.get("/.kidoban/factor")); got.status != 200 || c.cookies["sid"] == "" {
+		t.Fatalf("once more: %d %v", got.status, c.cookies)
+	}
+	c.wantSecret(alice)
+}
+
+// TestOldTokenIsAdopted: a program's token from before the gate is taken over when a
+// factor was given for it, once, and opens nothing before.
+func TestOldTokenIsAdopted(t *testing.T) {
+	for _, kept := range []bool{true, false} {
+		backend := newHostile()
+		g := newGate(t, "hostile", backend, withFactors(t, whoHasOne))
+		phone := g.enrol(t, alice)
+		for i := range g.config.Backend.Credentials {
+			g.config.Backend.Credentials[i].Unknown = policies.AdoptUnknown
+			g.config.Backend.Credentials[i].AdoptUntil = g.clock().Add(time.Hour)
+		}
+		backend.tokens["old"] = alice
+		program := func(agent string) *client {
+			c := g.client(t)
+			c.header.Set("X-Token", "old")
+			c.header.Set("User-Agent", agent)
+			return c
+		}
+		c := program("chat-cli/2")
+		told := problemOf(t, c.get("/secret"))
+		c.wantSecret("")
+		g.finish(t, phone, told)
+		if !kept {
+			c = program("chat-cli/2")
+		}
+		program("curl/8").wantSecret("") // it was another program that asked
+		c.wantSecret(alice)
+		g.sessionOf(t, alice)
+		program("chat-cli/2").wantSecret(alice)
 	}
 }
