@@ -331,7 +331,8 @@ func (b *binding) bound(kind auth.FactorKind) error {
 }
 
 // settle ends what was there before a recovery: the factors, which somebody else may
-// have by now, and all sessions. It comes after the new factor was bound, so that the
+// have by now, other log-ins that wait or were approved by them, what devices are
+// remembered, and all sessions. It comes after the new factor was bound, so that the
 // account is never without one. Recovery codes go when new ones are made.
 func (b *binding) settle(before []auth.Factor) {
 	for _, f := range strong(before) {
@@ -339,9 +340,38 @@ func (b *binding) settle(before []auth.Factor) {
 			b.d.Log.Error("a factor was not removed after a recovery: remove it", "account", b.Subject, "factor", f.ID, "error", err)
 		}
 	}
+	if err := b.forget(); err != nil {
+		b.d.Log.Error("not all of what was given before a recovery was taken back: end the account's log-ins and sessions", "account", b.Subject, "error", err)
+	}
 	if err := b.d.EndSessions(b.ctx(), b.Subject, "", byRecovery); err != nil {
 		b.d.Log.Error("the sessions before a recovery were not ended: end them", "account", b.Subject, "error", err)
 	}
+}
+
+// forget ends the account's other held log-ins, and forgets what devices it remembers.
+func (b *binding) forget() error {
+	ctx, by := b.ctx(), auth.Act{By: byRecovery}
+	held, err := b.d.Holds.OfSubject(ctx, b.Subject, b.Now)
+	faults := []error{err}
+	for _, h := range held {
+		if h.ID == b.Approve.Hold {
+			continue
+		}
+		if _, err := b.d.Holds.GiveUp(ctx, h.ID, by, false, b.Now); !errors.Is(err, auth.ErrHoldOver) && !errors.Is(err, auth.ErrNoHold) {
+			faults = append(faults, err)
+		}
+	}
+	slips, err := b.d.Slips.Open(ctx, b.Subject, b.Now)
+	faults = append(faults, err)
+	for _, s := range slips {
+		if s.Purpose != auth.SlipRemember {
+			continue
+		}
+		if _, err := b.d.Slips.Cancel(ctx, s.ID, by, b.Now); !errors.Is(err, auth.ErrNoSlip) {
+			faults = append(faults, err)
+		}
+	}
+	return errors.Join(faults...)
 }
 
 func (q *request) remove(f auth.Factor) error {

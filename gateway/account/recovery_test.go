@@ -289,3 +289,47 @@ func TestNoRecovery(t *testing.T) {
 		}
 	})
 }
+
+// TestRecoveryForgetsTheThief: whoever has the old phone gets nothing by what he gave
+// before: not by a login that only waits to be released, nor by a remembered device.
+func TestRecoveryForgetsTheThief(t *testing.T) {
+	eachBench(t, func(t *testing.T, b *bench) {
+		ctx := t.Context()
+		p, other := b.learn("hanako"), b.learn("jiro")
+		b.bindApp(p.Subject)
+		for _, who := range []auth.Person{p, other} {
+			if err := b.Slips.Remember(ctx, who.Subject, "device", b.now.Add(20*24*time.Hour), b.now); err != nil {
+				t.Fatal(err)
+			}
+		}
+		code := b.recover(p)
+		thief, waiting, stranger := b.hold(p), b.hold(p), b.hold(other)
+		if _, err := b.Holds.Approve(ctx, thief.For, auth.Approval{AAL: 2, FactorKind: auth.TOTP}, auth.Act{By: account.ByOwner}, b.now); err != nil {
+			t.Fatal(err)
+		}
+		v := b.hold(p)
+		b.submit(b.get(lost, v), "/code", v, "code", code).want(http.StatusSeeOther, enrol)
+		page := b.submit(b.get(enrol, v), enrol, v, "do", "totp")
+		b.submit(page, "", v, "code", appOf(page).code(t, b.now))
+		for _, want := range []struct {
+			what  string
+			visit account.Visit
+			state auth.HoldState
+		}{
+			{"the thief's", thief, auth.HoldExpired}, {"another one", waiting, auth.HoldExpired},
+			{"the owner's", v, auth.HoldApproved}, {"somebody else's", stranger, auth.HoldWaiting},
+		} {
+			got, err := b.Holds.ByID(ctx, want.visit.For, b.now)
+			if err != nil && !errors.Is(err, auth.ErrHoldOver) || got.State != want.state {
+				t.Errorf("%s login is %s, %v; want %s", want.what, got.State, err, want.state)
+			}
+		}
+		for _, who := range []auth.Person{p, other} {
+			got, err := b.Slips.Remembers(ctx, who.Subject, "device", b.now)
+			if err != nil || got != (who.Subject == other.Subject) {
+				t.Errorf("%s remembers the device: %v, %v", who.Subject, got, err)
+			}
+		}
+		b.happened()
+	})
+}
