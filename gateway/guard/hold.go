@@ -340,7 +340,7 @@ func (g *Guard) retry(w http.ResponseWriter, v *visit) (bool, error) {
 	held, proved := v.holder()
 	proved = proved && held.Attempt == digest
 	if !proved {
-		// A program without cookies: the same program from the same place. It cannot be
+		// A program without cookies: the same program from the same address. It cannot be
 		// told from another one there that says the same of itself; so scripts, which
 		// keep cookies, are not among them.
 		all, err := g.Holds.ByAttempt(v.r.Context(), digest, v.now)
@@ -350,7 +350,7 @@ func (g *Guard) retry(w http.ResponseWriter, v *visit) (bool, error) {
 		}
 		fingerprint := g.clientFingerprint(v.r)
 		i := slices.IndexFunc(all, func(h auth.Hold) bool {
-			return h.ClientKind == string(policies.NativeClient) && h.Fingerprint == fingerprint && h.Network == v.source.Network.String()
+			return h.ClientKind == string(policies.NativeClient) && h.Fingerprint == fingerprint && h.Source == v.source.Address.String()
 		})
 		if i < 0 {
 			return false, nil
@@ -533,7 +533,7 @@ func (v *visit) approvedFor(p presented) (auth.Hold, bool, error) {
 		return auth.Hold{}, false, err
 	}
 	mine, holds := v.holder()
-	if !(holds && mine.ID == h.ID) && (h.Fingerprint != g.clientFingerprint(v.r) || h.Network != v.source.Network.String()) {
+	if !(holds && mine.ID == h.ID) && (h.Fingerprint != g.clientFingerprint(v.r) || h.Source != v.source.Address.String()) {
 		return auth.Hold{}, false, nil
 	}
 	held, err := g.openHeld(v.r.Context(), h)

@@ -287,3 +287,34 @@ func TestOldTokenIsAdopted(t *testing.T) {
 		program("chat-cli/2").wantSecret(alice)
 	}
 }
+
+// TestProgramsNeighbour: a program without cookies is known by its address, not by its
+// network, which an office has as a whole in IPv6.
+func TestProgramsNeighbour(t *testing.T) {
+	g := newGate(t, "hostile", newHostile(), withFactors(t, whoHasOne))
+	phone := g.enrol(t, alice)
+	program := func(from string) *client {
+		c := g.client(t)
+		c.header.Set("User-Agent", "chat-cli/2.1")
+		c.header.Set(address, from)
+		return c
+	}
+	told := problemOf(t, program("2001:db8::1").login(alice, "correct-alice"))
+	if mine := problemOf(t, program("2001:db8::66").login(alice, "correct-alice")); mine.Code == told.Code {
+		t.Error("the neighbour was told the code of the program's login")
+	}
+	path := strings.TrimPrefix(told.Continue, "https://chat.example")
+	person := g.browser(t)
+	person.header.Set(address, "2001:db8::2") // beside it
+	page := person.get(path)
+	page = person.through(person.form(path, "csrf", page.token(t), "code", told.Code, "do", "continue"))
+	if got := person.through(person.form(path, "csrf", page.token(t), "code", phone.code())); got.status != 200 {
+		t.Fatalf("the factor: %d\n%s", got.status, got.body)
+	}
+	if got := program("2001:db8::66").login(alice, "correct-alice"); got.status == 200 {
+		t.Errorf("the neighbour got the answer: %d %q", got.status, got.body)
+	}
+	if got := program("2001:db8::1").login(alice, "correct-alice"); got.status != 200 {
+		t.Errorf("the program: %d", got.status)
+	}
+}
