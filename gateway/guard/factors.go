@@ -101,10 +101,14 @@ func (c *Core) tellOwner(ctx context.Context, n auth.FactorNotice) error {
 	if !ok {
 		return nil
 	}
-	key := n.ID
-	if n.Kind == auth.HoldUnanswered {
-		// Whoever tries a stolen password tries it again: the owner is told once a day.
-		key = "unanswered/" + n.Subject + "/" + n.At.UTC().Format(time.DateOnly)
+	key, day := n.ID, n.Subject+"/"+n.At.UTC().Format(time.DateOnly)
+	switch n.Kind {
+	// Whoever tries a stolen password tries it again, and may deny it himself: the
+	// owner is told once a day.
+	case auth.HoldUnanswered:
+		key = "unanswered/" + day
+	case auth.HoldWasDenied:
+		key = "denied/" + day
 	}
 	values := map[string]string{
 		"factor": string(n.FactorKind), "name": n.Name, "client": n.Client, "country": n.Country, "at": moment(n.At),

@@ -428,6 +428,10 @@ func (g *Guard) release(w http.ResponseWriter, v *visit, h auth.Hold) error {
 func (v *visit) claim(h auth.Hold) (heldAnswer, *refusal) {
 	g := v.guard
 	ctx := v.r.Context()
+	// What was decided about the account while the login waited.
+	if refusal := v.decided(policies.Subject{Account: h.Subject}); refusal != nil {
+		return heldAnswer{}, refusal
+	}
 	held, err := g.openHeld(ctx, h)
 	if errors.Is(err, auth.ErrHoldOver) || errors.Is(err, auth.ErrNoHold) {
 		return held, v.over()

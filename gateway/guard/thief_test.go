@@ -9,6 +9,7 @@ import (
 
 	"github.com/kidoban/kidoban/gateway/guard"
 	"github.com/kidoban/kidoban/policies"
+	"github.com/kidoban/kidoban/rules"
 )
 
 // Ways of a thief who has a right password and an account of his own, or an office
@@ -316,5 +317,61 @@ func TestProgramsNeighbour(t *testing.T) {
 	}
 	if got := program("2001:db8::1").login(alice, "correct-alice"); got.status != 200 {
 		t.Errorf("the program: %d", got.status)
+	}
+}
+
+// TestRefusedMeanwhile: an account that is refused while its login waits gets nothing
+// by its factor.
+func TestRefusedMeanwhile(t *testing.T) {
+	for _, program := range []bool{false, true} {
+		g := newGate(t, "hostile", newHostile(), withFactors(t, whoHasOne))
+		phone := g.enrol(t, alice)
+		c := g.browser(t)
+		var released func() reply
+		if program {
+			c = g.client(t)
+			told := problemOf(t, c.login(alice, "correct-alice"))
+			g.finish(t, phone, told)
+			released = func() reply { return c.login(alice, "correct-alice") }
+		} else {
+			page := c.held(alice, "correct-alice")
+			got := c.give(page, phone.code())
+			released = func() reply { return c.through(got) }
+		}
+		if _, err := g.core.Decisions.Register(t.Context(), policies.Decision{
+			Scope: policies.ScopeAccount, Value: alice, Action: rules.Refuse, Mode: rules.Enforce,
+			Origin: policies.OriginOperator, By: "test", Reason: "test", Until: g.clock().Add(time.Hour),
+		}, g.clock()); err != nil {
+			t.Fatal(err)
+		}
+		if got := released(); got.status != http.StatusForbidden || strings.Contains(got.body, "welcome") || c.cookies["sid"] != "" {
+			t.Errorf("a program %v: %d %.60q %v, want 403", program, got.status, got.body, c.cookies)
+		}
+		g.wantNoSession(t, alice)
+	}
+}
+
+// TestDenialsAreToldOnce: a thief who begins log-ins and denies them himself does not
+// fill the owner's mailbox.
+func TestDenialsAreToldOnce(t *testing.T) {
+	g := newGate(t, "hostile", newHostile(), withFactors(t, whoHasOne))
+	g.enrol(t, alice)
+	for range 8 {
+		told := problemOf(t, g.client(t).login(alice, "correct-alice"))
+		path := strings.TrimPrefix(told.Continue, "https://chat.example")
+		who := g.browser(t)
+		if got := who.form(path, "csrf", who.get(path).token(t), "do", "deny"); got.status != 200 {
+			t.Fatalf("denying: %d", got.status)
+		}
+		g.advance(time.Second)
+	}
+	n := 0
+	for _, letter := range g.letters(t, alice) {
+		if letter.Template == "signin.denied" {
+			n++
+		}
+	}
+	if n != 1 {
+		t.Errorf("%d letters of denials, want one a day", n)
 	}
 }
