@@ -144,8 +144,8 @@ func (a *App) provisionNode() error {
 func (a *App) provisionMail(resolve func(string, Secret) (string, error)) (err error) {
 	config := mail.Config{From: a.Mail.From, Service: cmp.Or(a.Mail.Service, a.Service), Link: a.Mail.Link}
 	if len(a.service.origins) > 0 {
-		config.Pages = a.service.origins[0]
-		config.Link = cmp.Or(config.Link, config.Pages)
+		config.Pages = a.service.origins
+		config.Link = cmp.Or(config.Link, a.service.origins[0])
 	}
 	if config.Server, err = resolve("server", a.Mail.Server); err != nil {
 		return err

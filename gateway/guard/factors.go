@@ -110,6 +110,9 @@ func (c *Core) tellOwner(ctx context.Context, n auth.FactorNotice) error {
 	case auth.HoldWasDenied:
 		key = "denied/" + day
 	}
+	if n.FactorKind == auth.RecoveryCodes {
+		n.Name = "" // their owner gave them none
+	}
 	values := map[string]string{
 		"factor": string(n.FactorKind), "name": n.Name, "client": n.Client, "country": n.Country, "at": moment(n.At),
 	}

@@ -17,7 +17,6 @@
 package mail
 
 import (
-	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -46,8 +45,8 @@ type Config struct {
 	Service string
 	// Link is where the service is: https://HOST, or http of a loopback host.
 	Link string
-	// Pages is where the gate's own pages are, below /.kidoban/. Default: Link.
-	Pages string
+	// Pages are where the gate's own pages are, below /.kidoban/. Default: Link.
+	Pages []string
 	// Roots may vouch for the server; nil: whom the system trusts.
 	Roots *x509.CertPool
 	// Timeout is for all of one attempt. 0: 15 s, which is also the most: an attempt
@@ -70,7 +69,7 @@ type Mailer struct {
 	domain  string // of from
 	service string
 	link    string
-	pages   string // where links of notices may lead
+	pages   []string // where links of notices may lead
 	timeout time.Duration
 }
 
@@ -107,8 +106,16 @@ func New(c Config) (*Mailer, error) {
 	if m.link, err = parseLink("link", c.Link); err != nil {
 		return nil, err
 	}
-	m.pages, err = parseLink("pages", cmp.Or(c.Pages, m.link))
-	return m, err
+	if len(c.Pages) == 0 {
+		m.pages = []string{m.link}
+	}
+	for _, page := range c.Pages {
+		if page, err = parseLink("pages", page); err != nil {
+			return nil, err
+		}
+		m.pages = append(m.pages, page)
+	}
+	return m, nil
 }
 
 // Service is what the service is called.

@@ -146,7 +146,8 @@ func country(v *values, text string, w *words, _ *Mailer) error {
 // address is a link to the gate's own pages: what else would be in a letter of ours
 // is not for a notice to say.
 func address(v *values, text string, _ *words, m *Mailer) error {
-	if !strings.HasPrefix(text, m.pages+"/.kidoban/") || len(text) > maxLink || strings.ContainsFunc(text, hidden) || strings.ContainsAny(text, " \"<>\\") {
+	own := slices.ContainsFunc(m.pages, func(page string) bool { return strings.HasPrefix(text, page+"/.kidoban/") })
+	if !own || len(text) > maxLink || strings.ContainsFunc(text, hidden) || strings.ContainsAny(text, " \"<>\\") {
 		return errors.New("want an address below the service's /.kidoban/")
 	}
 	v.URL = text

@@ -449,3 +449,21 @@ func TestHostileValues(t *testing.T) {
 		}
 	}
 }
+
+// TestLinksOfOtherOrigins: where people reach the service under several names, letters
+// lead to whichever somebody asked from, and nowhere else.
+func TestLinksOfOtherOrigins(t *testing.T) {
+	m := mailer(t, func(c *mail.Config) { c.Pages = []string{"https://chat.example.com", "https://talk.example.com"} })
+	for url, good := range map[string]bool{
+		"https://chat.example.com/.kidoban/factor/link?t=x":  true,
+		"https://talk.example.com/.kidoban/factor/link?t=x":  true,
+		"https://other.example.com/.kidoban/factor/link?t=x": false,
+		"https://talk.example.com/elsewhere":                 false,
+	} {
+		n := notice("enrolment.link", "en")
+		n.Values["url"] = url
+		if _, err := m.Compose("ann@example.com", n); (err == nil) != good {
+			t.Errorf("%s: %v, want it told: %v", url, err, good)
+		}
+	}
+}
