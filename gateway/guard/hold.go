@@ -152,6 +152,9 @@ func (v *visit) hold(p pending) *refusal {
 	}
 	if v.login != nil {
 		h.Attempt = v.attemptDigest()
+		if g.reader.InQuery(v.r) { // a password is not kept in the clear, nor shown in an address again
+			h.Route = v.r.URL.EscapedPath()
+		}
 	}
 	if old, ok := v.holder(); ok && old.Subject == h.Subject {
 		// The same client tries again: there is one login to finish, or to warn of.
@@ -257,7 +260,7 @@ func (v *visit) wanted() string {
 // answered reports whether the backend answered the request.
 func (v *visit) answered() bool { return v.answer.status != 0 }
 
-// localPath is p if it is a path of this site that is not one of ours, and else "/".
+// localPath is p if it is a path of this site, and else "/".
 // Browsers read a backslash as a slash, and two slashes as another site.
 func localPath(p string) string {
 	if !strings.HasPrefix(p, "/") || strings.HasPrefix(p, "//") || strings.ContainsFunc(p, func(c rune) bool { return c <= ' ' || c == '\\' || c == 0x7f }) {

@@ -1,6 +1,7 @@
 package guard_test
 
 import (
+	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -373,5 +374,39 @@ func TestDenialsAreToldOnce(t *testing.T) {
 	}
 	if n != 1 {
 		t.Errorf("%d letters of denials, want one a day", n)
+	}
+}
+
+// TestPasswordInAQuery: a login whose pair is in its address waits without it: neither
+// the database nor the way on has the password.
+func TestPasswordInAQuery(t *testing.T) {
+	backend := newHostile()
+	g := newGate(t, "hostile", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.RawQuery != "" { // as a backend that reads both
+			r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			r.Body = io.NopCloser(strings.NewReader(r.URL.RawQuery))
+		}
+		backend.ServeHTTP(w, r)
+	}), withFactors(t, whoHasOne))
+	phone := g.enrol(t, alice)
+	c := g.browser(t)
+	if got := c.form("/login?email=" + alice + "&password=correct-alice"); got.status != http.StatusSeeOther {
+		t.Fatalf("login: %d\n%s", got.status, got.body)
+	}
+	var route string
+	if err := g.db.SQL().QueryRow(`SELECT route FROM auth_holds`).Scan(&route); err != nil || route != "/login" {
+		t.Errorf("stored: %q, %v; want the path alone", route, err)
+	}
+	got := c.give(c.get("/.kidoban/factor"), phone.code())
+	for range 4 {
+		if strings.Contains(got.header.Get("Location"), "correct-alice") {
+			t.Fatalf("led to %q", got.header.Get("Location"))
+		}
+		if got.status == http.StatusSeeOther {
+			got = c.get(got.header.Get("Location"))
+		}
+	}
+	if got.status != 200 || !strings.Contains(got.body, "welcome") {
+		t.Errorf("released: %d %q", got.status, got.body)
 	}
 }
