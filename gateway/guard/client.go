@@ -12,6 +12,7 @@ import (
 // HTTP/3 as they like.
 func (g *Guard) clientFingerprint(r *http.Request) [16]byte {
 	var b strings.Builder
+	b.WriteString(g.backend.Name) // a hold is of one service, where several are guarded
 	for _, name := range []string{"User-Agent", "Accept-Language", "Sec-Ch-Ua", "Sec-Ch-Ua-Mobile", "Sec-Ch-Ua-Platform"} {
 		b.WriteString(strings.Join(r.Header[name], ", "))
 		b.WriteByte(0)

@@ -279,7 +279,7 @@ func (v *visit) attemptDigest() [16]byte {
 	if len(pairs) != 1 || v.ambiguous {
 		return [16]byte{}
 	}
-	return v.guard.Digest("attempt", auth.CanonicalName(pairs[0].Name)+"\x00"+pairs[0].Password)
+	return v.guard.Digest("attempt", v.guard.backend.Name+"\x00"+auth.CanonicalName(pairs[0].Name)+"\x00"+pairs[0].Password)
 }
 
 // holder is the hold that the client proves to hold, open or over, if it is the
