@@ -577,3 +577,24 @@ func exchanged(a, b []float64, n int) float64 {
 	}
 	return largest
 }
+
+// TestCutOffSaysWhy: a request of a session that ends while the backend is still at it
+// is told so, with a body: not everything that is cut off is a socket.
+func TestCutOffSaysWhy(t *testing.T) {
+	b := newBackend(t)
+	g := newGate(t, b)
+	c := g.client(t)
+	c.enter(alice)
+	entered := make(chan struct{})
+	b.route("/slow", func(_ http.ResponseWriter, r *http.Request) {
+		close(entered)
+		<-r.Context().Done()
+	})
+	got := make(chan reply)
+	go func() { got <- c.get("/slow") }()
+	<-entered
+	g.operator("DELETE", "/v1/accounts/"+alice+"/sessions", nil, nil)
+	if r := <-got; r.status != http.StatusUnauthorized || !strings.Contains(r.body, "session-ended") {
+		t.Errorf("%d %q, want that the session ended", r.status, r.body)
+	}
+}

@@ -347,5 +347,5 @@ func (q *request) replaceCodes() error {
 	if err != nil {
 		return err
 	}
-	return q.page(http.StatusOK, pages.Codes{CSRF: q.CSRF, Codes: codes, Account: q.name(), Next: page + "/kept"})
+	return q.page(http.StatusOK, pages.Codes{CSRF: q.CSRF, Codes: codes, Account: q.name(), Next: page + "/kept", Replaced: true})
 }

@@ -565,6 +565,10 @@ func (g *Guard) forward(w http.ResponseWriter, v *visit) (err error) {
 	}
 	defer func() {
 		err = a.finish(recover(), err)
+		if err != nil && a.status == 0 && errors.Is(context.Cause(r.Context()), errSessionEnded) {
+			// Cut off before the backend said anything: there is room for the reason.
+			err = v.refuse(ControlSessions, policies.Verdict{Action: rules.Refuse, Reason: policies.ReasonSessionEnded}).write(w, r)
+		}
 		a.abort()
 	}()
 	return v.next(a, r)

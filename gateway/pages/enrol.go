@@ -54,10 +54,11 @@ func (EnrolKey) screen() screen {
 // Codes shows recovery codes, once. Who goes on says to have kept them: FieldKept "1"
 // to Next, by POST.
 type Codes struct {
-	CSRF    string
-	Codes   []string
-	Account string // for the print
-	Next    string
+	CSRF     string
+	Codes    []string
+	Account  string // for the print
+	Next     string
+	Replaced bool // former ones are void now
 }
 
 func (Codes) screen() screen { return screen{template: "codes", title: "codes.title", forms: true} }
@@ -116,11 +117,12 @@ var enrolWords = map[string]phrase{
 	"enrol-key.go":        {"Set up the passkey", "パスキーを設定する"},
 	"enrol-key.failed":    {"The passkey could not be set up. Please try again.", "パスキーを設定できませんでした。もう一度お試しください。"},
 
-	"codes.title": {"Keep your recovery codes", "リカバリーコードを保管してください"},
-	"codes.intro": {"If you lose your phone or key, each of these codes lets you in once. They are shown only now.", "スマートフォンやキーを紛失したとき、それぞれのコードで1回ログインできます。表示されるのは今回だけです。"},
-	"codes.keep":  {"Print or write them down and keep them where nobody else finds them, not together with your device. Earlier codes no longer work.", "印刷するか書き留めて、端末とは別の、ほかの人の目に触れない場所に保管してください。以前のコードは使えなくなりました。"},
-	"codes.list":  {"Recovery codes", "リカバリーコード"},
-	"codes.kept":  {"I have kept these codes", "コードを保管しました"},
+	"codes.title":    {"Keep your recovery codes", "リカバリーコードを保管してください"},
+	"codes.intro":    {"If you lose your phone or key, each of these codes lets you in once. They are shown only now.", "スマートフォンやキーを紛失したとき、それぞれのコードで1回ログインできます。表示されるのは今回だけです。"},
+	"codes.keep":     {"Print or write them down and keep them where nobody else finds them, not together with your device.", "印刷するか書き留めて、端末とは別の、ほかの人の目に触れない場所に保管してください。"},
+	"codes.replaced": {"Earlier codes no longer work.", "以前のコードは使えなくなりました。"},
+	"codes.list":     {"Recovery codes", "リカバリーコード"},
+	"codes.kept":     {"I have kept these codes", "コードを保管しました"},
 
 	"enrol-link.title":  {"Set up a second step", "二要素認証の設定"},
 	"enrol-link.usable": {"You asked for this link to set up a second step for your account at %s.", "このリンクは、%s のアカウントに二要素認証を設定するためのものです。"},

@@ -56,7 +56,7 @@ func samples() map[string]pages.View {
 		"enrol-totp, failed":    pages.EnrolTOTP{Action: "/a", CSRF: token, URI: uri, Secret: "JBSW Y3DP EHPK 3PXP JBSW Y3DP EHPK 3PXP", Failed: true},
 		"enrol-key":             pages.EnrolKey{Action: "/a", CSRF: token, Begin: "/b", Name: "Firefox on Windows", Cancel: "/c"},
 		"enrol-key, failed":     pages.EnrolKey{Action: "/a", CSRF: token, Begin: "/b", Failed: true},
-		"codes":                 pages.Codes{CSRF: token, Codes: codes, Account: "hanako", Next: "/n"},
+		"codes":                 pages.Codes{CSRF: token, Codes: codes, Account: "hanako", Next: "/n", Replaced: true},
 		"enrol-link":            pages.EnrolLink{Action: "/a?t=abc", CSRF: token, Usable: true},
 		"enrol-link, other":     pages.EnrolLink{},
 		"lost":                  pages.Lost{Action: "/a", CSRF: token, Wait: 72 * time.Hour, Mail: mail, Cancel: "/c"},
