@@ -555,7 +555,7 @@ func (d *factorDrill) disabled() {
 			// letter, once the other's right to send it is over.
 			different := make(map[string]bool)
 			for _, l := range d.post.of(o.who.Email) {
-				if strings.Contains(l.subject, "switched off") {
+				if strings.Contains(l.subject, "switched off") || strings.Contains(l.subject, "ログインの二要素認証が停止されました") {
 					different[l.id] = true
 				}
 			}
