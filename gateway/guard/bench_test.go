@@ -21,9 +21,9 @@ import (
 	"github.com/kidoban/kidoban/rules"
 )
 
-// BenchmarkKnownSession is what the guard adds to a request of a session it
-// knows, without server and proxy.
-func BenchmarkKnownSession(b *testing.B) {
+// benchCore is a core over a database of its own.
+func benchCore(b *testing.B) *guard.Core {
+	b.Helper()
 	ctx := context.Background()
 	dir := b.TempDir()
 	log := slog.New(slog.DiscardHandler)
@@ -31,7 +31,7 @@ func BenchmarkKnownSession(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer db.Close()
+	b.Cleanup(func() { db.Close() })
 	keys, err := storage.OpenKeyring(filepath.Join(dir, "keys.json"), true)
 	if err != nil {
 		b.Fatal(err)
@@ -43,6 +43,14 @@ func BenchmarkKnownSession(b *testing.B) {
 	set, _ := rules.Load(rules.Shipped)
 	core.Rules.Store(set)
 	core.Recall(ctx, "")
+	return core
+}
+
+// BenchmarkKnownSession is what the guard adds to a request of a session it
+// knows, without server and proxy.
+func BenchmarkKnownSession(b *testing.B) {
+	ctx := context.Background()
+	core := benchCore(b)
 	preset, err := policies.LoadBackend("hostile", os.DirFS("testdata/backends"))
 	if err != nil {
 		b.Fatal(err)
@@ -106,24 +114,7 @@ func (d *discard) Write(p []byte) (int, error) { return len(p), nil }
 // sessions there are is in package auth's BenchmarkSessions.
 func BenchmarkIngress(b *testing.B) {
 	ctx := context.Background()
-	dir := b.TempDir()
-	log := slog.New(slog.DiscardHandler)
-	db, err := storage.Open(ctx, storage.Options{DataDir: dir, Log: log})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer db.Close()
-	keys, err := storage.OpenKeyring(filepath.Join(dir, "keys.json"), true)
-	if err != nil {
-		b.Fatal(err)
-	}
-	core, err := guard.Open(ctx, db, keys, settings(b, dir, keys, time.Now, log))
-	if err != nil {
-		b.Fatal(err)
-	}
-	set, _ := rules.Load(rules.Shipped)
-	core.Rules.Store(set)
-	core.Recall(ctx, "")
+	core := benchCore(b)
 	preset, err := policies.LoadBackend("chatcore", nil)
 	if err != nil {
 		b.Fatal(err)
