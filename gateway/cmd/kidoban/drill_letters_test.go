@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/emersion/go-smtp"
 )
@@ -28,6 +29,7 @@ type letter struct {
 	to, subject string
 	id          string // the same in each attempt to send it
 	text        string // the plain one
+	at          time.Time
 }
 
 func newLetters(t testing.TB) *letters {
@@ -83,7 +85,7 @@ func (v *letterVisit) Data(r io.Reader) error {
 	}
 	v.in.mu.Lock()
 	defer v.in.mu.Unlock()
-	v.in.kept = append(v.in.kept, letter{v.to, subject, m.Header.Get("Message-Id"), text})
+	v.in.kept = append(v.in.kept, letter{v.to, subject, m.Header.Get("Message-Id"), text, time.Now()})
 	return nil
 }
 func (*letterVisit) Reset()        {}
