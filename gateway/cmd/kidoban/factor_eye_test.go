@@ -42,6 +42,16 @@ const glance = `((width) => {
 	return faults;
 })`
 
+// resized waits until the page has the size that its window was given, which it gets
+// some frames later: what is scrolled into view before would be out of view again.
+const resized = `(async (width, height) => {
+	for (let frame = 0; frame < 600; frame++) {
+		await new Promise(requestAnimationFrame);
+		if (innerWidth == width && innerHeight == height) return '';
+	}
+	return innerWidth + ' x ' + innerHeight;
+})`
+
 // focused tells of what has the focus: whether that can be seen, and its place.
 const focused = `(() => {
 	const e = document.activeElement;
@@ -49,6 +59,7 @@ const focused = `(() => {
 	const r = e.getBoundingClientRect(), s = getComputedStyle(e);
 	return {
 		Index: [...document.querySelectorAll('*')].indexOf(e), What: e.outerHTML.slice(0, 120),
+		How: [s.outlineStyle, s.outlineWidth, 'top', r.top, 'of', innerHeight, 'width', r.width, e.matches(':focus-visible')].join(' '),
 		Seen: s.outlineStyle !== 'none' && parseFloat(s.outlineWidth) >= 2 && r.width > 0 && r.top >= -1 && r.top < innerHeight && e.matches(':focus-visible'),
 	};
 })()`
@@ -71,6 +82,9 @@ func (p *person) look(name string) {
 		if _, err := chromedp.Call(p.ctx, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{
 			Width: size.width, Height: size.height, DeviceScaleFactor: 1, Mobile: size.name == "phone"}); err != nil {
 			p.t.Fatal(err)
+		}
+		if got := evaluate[string](p.browser, fmt.Sprintf("%s(%d, %d)", resized, size.width, size.height)); got != "" {
+			p.t.Fatalf("%s, %s, %s: the window is still %s", name, p.language, size.name, got)
 		}
 		if faults := evaluate[[]string](p.browser, fmt.Sprintf("%s(%d)", glance, size.width)); len(faults) > 0 {
 			p.t.Errorf("%s, %s, %s:\n%s", name, p.language, size.name, strings.Join(faults, "\n"))
@@ -103,6 +117,7 @@ func (p *person) tab(name string) {
 	type stop struct {
 		Index int
 		What  string
+		How   string
 		Seen  bool
 	}
 	want := evaluate[int](p.browser, tabbable)
@@ -121,7 +136,7 @@ func (p *person) tab(name string) {
 			at = evaluate[stop](p.browser, "new Promise(requestAnimationFrame).then(() => "+focused+")")
 		}
 		if !at.Seen {
-			p.t.Errorf("%s, %s: the focus is not seen at %s", name, p.language, at.What)
+			p.t.Errorf("%s, %s: the focus is not seen (%s) at %s", name, p.language, at.How, at.What)
 		}
 		if slices.Contains(stops, at.Index) {
 			break
