@@ -30,6 +30,13 @@ type Detector interface {
 	Observe(Event)
 }
 
+// Informer is a detector that knows more of an event than the event itself. Inform
+// changes nothing but e.
+type Informer interface {
+	Detector
+	Inform(e *Event)
+}
+
 // Set runs detectors as one and is safe for concurrent use.
 type Set struct {
 	mu        sync.Mutex // guards all below and the state inside detectors
@@ -40,6 +47,20 @@ type Set struct {
 // NewSet returns a set of ds, assessed and observed in this order. They are its own
 // from now on.
 func NewSet(ds ...Detector) *Set { return &Set{detectors: slices.Clone(ds)} }
+
+// Facts returns e with what the set knows of it: the facts of its password. Call it
+// before Assess, and again when the outcome is known, before Observe: what was a typo
+// shows when the right password follows.
+func (s *Set) Facts(e Event) Event {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range s.detectors {
+		if d, ok := d.(Informer); ok {
+			d.Inform(&e)
+		}
+	}
+	return e
+}
 
 // Assess returns what all detectors say of e. A signal that is not among them is 0.
 func (s *Set) Assess(e Event) []Signal {

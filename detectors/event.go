@@ -141,12 +141,44 @@ type Name struct {
 	Display string `json:"display,omitempty"` // canonical form, only where policy allows to keep it
 }
 
-// PasswordFacts are what may be known of a password without keeping it.
+// PasswordFacts are what may be known of a password without keeping it. [Set.Facts]
+// derives Repeat, Typo and Popularity from the digests, which are on the stream and in
+// its spool only: what is kept longer has the facts.
 type PasswordFacts struct {
+	Digest Digest   `json:"digest,omitzero"` // keyed, of the password in NFKC
+	Near   []uint32 `json:"near,omitempty"`  // keyed, truncated: of the password and of all that is left of it without one character; at most 33
+
 	Repeat     bool `json:"repeat,omitempty"`     // the same wrong pair was tried before
 	Typo       bool `json:"typo,omitempty"`       // within edit distance of one that later proved right
 	Breached   bool `json:"breached,omitempty"`   // in the operator's list of breached passwords
 	Popularity int  `json:"popularity,omitempty"` // height on the ladder of popular failed passwords, 0..48
+}
+
+// Existence is whether a typed name is one of an account, as far as the gate knows.
+type Existence string
+
+const (
+	Unsure  Existence = ""        // nothing speaks for either
+	Exists  Existence = "exists"  // the directory has it
+	Missing Existence = "missing" // the backend said so, or the directory is complete and has it not
+)
+
+// Client is what a client program shows of itself. Each part is empty where it is
+// not known, and unknown is never safe.
+type Client struct {
+	JA4        string `json:"ja4,omitempty"`        // TLS client fingerprint, without what resumption adds
+	Headers    string `json:"headers,omitempty"`    // digest of which header fields it sends; 12 hex digits
+	Family     string `json:"family,omitempty"`     // of the User-Agent, such as chrome or python-requests
+	Incoherent bool   `json:"incoherent,omitempty"` // these do not go together
+}
+
+// Fingerprint joins what c shows to what rules and decisions name: "ja4/headers/family",
+// empty where nothing is known.
+func (c Client) Fingerprint() string {
+	if c.JA4 == "" && c.Headers == "" && c.Family == "" {
+		return ""
+	}
+	return c.JA4 + "/" + c.Headers + "/" + c.Family
 }
 
 // Event is one thing that happened. It is built once and passed by value.
@@ -157,6 +189,7 @@ type Event struct {
 	Kind       Kind      `json:"kind"`
 
 	Name         Name         `json:"name,omitzero"`
+	Existence    Existence    `json:"existence,omitempty"`
 	Account      Account      `json:"account,omitempty"`
 	AccountSince time.Time    `json:"account_since,omitzero"` // when the gate first saw the account complete a login
 	Organization Organization `json:"organization,omitempty"`
@@ -164,7 +197,8 @@ type Event struct {
 
 	Source      Source        `json:"source"`
 	Device      Device        `json:"device,omitzero"`
-	Fingerprint string        `json:"fingerprint,omitempty"`
+	Client      Client        `json:"client,omitzero"`
+	Fingerprint string        `json:"fingerprint,omitempty"` // Client.Fingerprint
 	Route       RouteClass    `json:"route,omitempty"`
 	Credential  string        `json:"credential,omitempty"` // kind of the credential involved, as the preset names it
 	Outcome     Outcome       `json:"outcome"`

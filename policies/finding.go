@@ -39,6 +39,25 @@ func DecisionsOf(f rules.Finding, e detectors.Event) []Decision {
 	return out
 }
 
+// AnswerOf is what findings ask for the attempt that they are about, and for nothing
+// after it: the strictest of what is enforced, and of what only would be.
+func AnswerOf(found []rules.Finding) (enforced, shadow Verdict) {
+	for _, f := range found {
+		for _, then := range f.Then {
+			if then.Answer == rules.Allow {
+				continue
+			}
+			v := Verdict{Action: then.Answer, Reason: ReasonRule, Rule: f.Rule}
+			if f.Mode == rules.Enforce {
+				enforced = enforced.Stricter(v)
+			} else {
+				shadow = shadow.Stricter(v)
+			}
+		}
+	}
+	return enforced, shadow
+}
+
 // subjectOf names the subject of e in a scope that a rule uses; an empty value
 // when e does not tell.
 func subjectOf(scope string, e detectors.Event) (Scope, string) {

@@ -432,6 +432,7 @@ func (r *draft) readResponse(n *yaml.Node) {
 				field{"action", true, func(n *yaml.Node) { p.Decide.Action = r.readAction(n, "then.decide.action") }},
 				field{"for", true, r.durationInto("then.decide.for", time.Second, 30*day, &p.Decide.For)})
 		}},
+		field{"answer", false, func(n *yaml.Node) { p.Answer = r.readAction(n, "then.answer") }},
 		field{"incident", false, func(n *yaml.Node) {
 			p.Incident = &Incident{}
 			r.mapping(n, "then.incident",
@@ -445,7 +446,7 @@ func (r *draft) readResponse(n *yaml.Node) {
 				field{"key", true, r.choiceInto("then.incident.key", scopes, &p.Incident.Key)})
 		}})
 	if n.Kind == yaml.MappingNode && len(n.Content) != 2 {
-		r.fault(n, "then: want one response per element: decide or incident")
+		r.fault(n, "then: want one response per element: decide, answer or incident")
 	}
 	r.Then = append(r.Then, p)
 }

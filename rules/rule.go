@@ -74,6 +74,7 @@ type Counter struct {
 // Response is one thing to do about a match. Exactly one field is set.
 type Response struct {
 	Decide   *Decide   `json:"decide,omitempty"`
+	Answer   Action    `json:"answer,omitempty"` // to this attempt alone; Allow: not set
 	Incident *Incident `json:"incident,omitempty"`
 }
 
@@ -101,6 +102,9 @@ type Test struct {
 	Name   string  `json:"name"`
 	Expect *Decide `json:"expect"` // the action and scope wanted; nil: the rule must not match
 }
+
+// AttemptScope is the scope of an answer in the expectation of a test.
+const AttemptScope = "attempt"
 
 // Finding says that a rule matched an event. It is evidence with a proposal;
 // whether anything happens is decided by package policies.

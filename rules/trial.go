@@ -66,7 +66,7 @@ func (r *draft) readTest(n *yaml.Node) {
 			t.Expect = &hit
 			r.mapping(n, "tests.expect",
 				field{"action", true, func(n *yaml.Node) { hit.Action = r.readAction(n, "tests.expect.action") }},
-				field{"scope", true, r.choiceInto("tests.expect.scope", scopes, &hit.Scope)})
+				field{"scope", true, r.choiceInto("tests.expect.scope", append(slices.Clone(scopes), AttemptScope), &hit.Scope)})
 		}})
 	events := 0
 	for _, g := range t.given {
@@ -177,6 +177,7 @@ func (t *trial) run(rule *compiled) error {
 	set, signals := newSet([]*compiled{rule.fresh()}), detectors.Default(time.Time{})
 	var other string // what was found instead of what is expected
 	for i, e := range events {
+		e = signals.Facts(e)
 		var found []Finding
 		if rule.On == LoginBefore && e.Kind == detectors.Login {
 			before := e
@@ -194,6 +195,12 @@ func (t *trial) run(rule *compiled) error {
 					i+1, len(events), e.Outcome, e.Name.Display, e.Source.Address, e.Time.Format(time.TimeOnly), f.Why)
 			}
 			for _, p := range f.Then {
+				if p.Answer != Allow && p.Answer == t.Expect.Action && t.Expect.Scope == AttemptScope {
+					return nil
+				}
+				if p.Answer != Allow {
+					other = fmt.Sprintf("%s on %s", p.Answer, AttemptScope)
+				}
 				if p.Decide != nil && p.Decide.Action == t.Expect.Action && p.Decide.Scope == t.Expect.Scope {
 					return nil
 				}
