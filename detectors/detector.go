@@ -41,6 +41,7 @@ type Informer interface {
 type Set struct {
 	mu        sync.Mutex // guards all below and the state inside detectors
 	detectors []Detector
+	instant   []Event // observed, of one time, not learned yet
 	frozen    *Frozen // the snapshot that is being written, or nil
 }
 
@@ -54,6 +55,7 @@ func NewSet(ds ...Detector) *Set { return &Set{detectors: slices.Clone(ds)} }
 func (s *Set) Facts(e Event) Event {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.settle()
 	for _, d := range s.detectors {
 		if d, ok := d.(Informer); ok {
 			d.Inform(&e)
@@ -66,6 +68,7 @@ func (s *Set) Facts(e Event) Event {
 func (s *Set) Assess(e Event) []Signal {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.settle()
 	var signals []Signal
 	for _, d := range s.detectors {
 		if more := d.Assess(e); signals == nil {
@@ -77,13 +80,36 @@ func (s *Set) Assess(e Event) []Signal {
 	return signals
 }
 
-// Observe lets all detectors learn e.
+// Observe lets all detectors learn e. What is observed of one time is learned in the
+// order of keys, in whichever order it came, as long as nothing is asked in between.
 func (s *Set) Observe(e Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, d := range s.detectors {
-		d.Observe(e)
+	if n := len(s.instant); n > 0 && (n == maxInstant || !s.instant[0].Time.Equal(e.Time)) {
+		s.settle()
 	}
+	s.instant = append(s.instant, e)
+}
+
+// maxInstant bounds the events of one time that are put in order; more are learned
+// in groups of so many.
+const maxInstant = 1024
+
+// settle lets the detectors learn what was observed last.
+func (s *Set) settle() {
+	if len(s.instant) == 0 {
+		return
+	}
+	if len(s.instant) > 1 {
+		slices.SortFunc(s.instant, func(a, b Event) int { return a.Key.Compare(b.Key) })
+	}
+	for i := range s.instant {
+		for _, d := range s.detectors {
+			d.Observe(s.instant[i])
+		}
+		s.instant[i] = Event{} // its texts may go
+	}
+	s.instant = s.instant[:0]
 }
 
 // Catalog lists every signal of the set.

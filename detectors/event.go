@@ -12,9 +12,11 @@
 package detectors
 
 import (
+	"cmp"
 	"encoding/hex"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -101,6 +103,11 @@ type EventKey struct {
 	Sequence    uint64 `json:"sequence"`    // from 1, without gaps, per incarnation
 }
 
+// Compare orders keys by node, incarnation and sequence.
+func (k EventKey) Compare(other EventKey) int {
+	return cmp.Or(strings.Compare(k.Node, other.Node), cmp.Compare(k.Incarnation, other.Incarnation), cmp.Compare(k.Sequence, other.Sequence))
+}
+
 // Source is where a request came from. The zero value means "not known", which
 // is its own class and never a safe one.
 type Source struct {
@@ -181,6 +188,17 @@ func (c Client) Fingerprint() string {
 	return c.JA4 + "/" + c.Headers + "/" + c.Family
 }
 
+// History is what the gate knew of the account that an attempt names, and of the
+// network that it came from, before the attempt. [Set.Facts] fills it in. The zero
+// value is an account that never completed a login here.
+type History struct {
+	Logins   int  `json:"logins,omitempty"`   // completed; counts to 255
+	Network  bool `json:"network,omitempty"`  // the account logged in from this counting network
+	Operator bool `json:"operator,omitempty"` // from this autonomous system
+	Client   bool `json:"client,omitempty"`   // with a client of this fingerprint
+	Capacity int  `json:"capacity,omitempty"` // different accounts that log in from this network, within a week or two; counts to 1,000
+}
+
 // Event is one thing that happened. It is built once and passed by value.
 type Event struct {
 	Key        EventKey  `json:"key"`
@@ -193,6 +211,7 @@ type Event struct {
 	Account      Account      `json:"account,omitempty"`
 	AccountSince time.Time    `json:"account_since,omitzero"` // when the gate first saw the account complete a login
 	Organization Organization `json:"organization,omitempty"`
+	History      History      `json:"history,omitzero"`
 	Session      string       `json:"session,omitempty"`
 
 	Source      Source        `json:"source"`
@@ -202,7 +221,8 @@ type Event struct {
 	Route       RouteClass    `json:"route,omitempty"`
 	Credential  string        `json:"credential,omitempty"` // kind of the credential involved, as the preset names it
 	Outcome     Outcome       `json:"outcome"`
-	Reason      string        `json:"reason,omitempty"` // of a refusal: one of the closed set of package policies
+	Unproven    bool          `json:"unproven,omitempty"` // of a success: the gate withholds it until more is proven; it vouches for nobody
+	Reason      string        `json:"reason,omitempty"`   // of a refusal: one of the closed set of package policies
 	Password    PasswordFacts `json:"password,omitzero"`
 	Ambiguous   bool          `json:"ambiguous,omitempty"` // the request could be read in more than one way
 	Size        int64         `json:"size,omitempty"`      // bytes of the request body

@@ -77,6 +77,7 @@ const (
 	nameSalt = iota + 1
 	accountSalt
 	unnamedSalt
+	clientSalt
 )
 
 var sequentialLimit = math.Log((1 - beta) / alpha)

@@ -57,6 +57,7 @@ func (s *Set) Freeze() (*Frozen, error) {
 	if s.frozen != nil {
 		return nil, snapshot.ErrFrozen
 	}
+	s.settle()
 	s.frozen = &Frozen{set: s}
 	for _, d := range s.detectors {
 		if d, ok := d.(stored); ok {
@@ -163,7 +164,7 @@ func (s *Set) Restore(r io.Reader) (header []byte, err error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.detectors = fresh
+	s.detectors, s.instant = fresh, nil
 	return header, nil
 }
 
