@@ -6,7 +6,11 @@ import "time"
 // learning window, installation time plus 24 h; the zero time means none.
 func Default(learningUntil time.Time) *Set {
 	return NewSet(
+		NewHistories(HistoriesConfig{}),
 		NewSequential(SequentialConfig{LearningUntil: learningUntil}),
+		NewPrefixes(PrefixesConfig{LearningUntil: learningUntil}),
+		NewClients(ClientsConfig{LearningUntil: learningUntil}),
 		NewPenalty(PenaltyConfig{LearningUntil: learningUntil}),
+		NewCampaigns(CampaignsConfig{}),
 	)
 }

@@ -3,6 +3,7 @@ package detectors
 import (
 	"slices"
 	"sync"
+	"time"
 )
 
 // Signal is a named value that a detector derived from an event and what it
@@ -110,6 +111,19 @@ func (s *Set) settle() {
 		s.instant[i] = Event{} // its texts may go
 	}
 	s.instant = s.instant[:0]
+}
+
+// Alarms lists the campaign alarms that are on.
+func (s *Set) Alarms(now time.Time) (on []Alarm) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.settle()
+	for _, d := range s.detectors {
+		if d, ok := d.(*Campaigns); ok {
+			on = append(on, d.Alarms(now)...)
+		}
+	}
+	return on
 }
 
 // Catalog lists every signal of the set.

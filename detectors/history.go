@@ -29,10 +29,9 @@ type HistoriesConfig struct {
 // Algorithm", 1990; to within a tenth up to 1,000, where it stops). Those used longest
 // ago go first when a table is full.
 //
-// As an [Informer] it fills Event.History. It says [Signal]s source.capacity, and
-// client.stranger: 1 where neither the device nor the network speaks for the
-// account. An office and a home line differ by their capacity, without anybody listing
-// them.
+// As an [Informer] it fills Event.History, and says nothing besides. A stranger is who
+// neither a known device nor a known network speaks for. An office and a home line
+// differ by their capacity, without anybody listing them.
 //
 // It accepts this false positive: a person on a new device in a new place is a
 // stranger, each time.
@@ -94,13 +93,8 @@ func NewHistories(c HistoriesConfig) *Histories {
 	return h
 }
 
-// Signals implements [Detector].
-func (h *Histories) Signals() []Description {
-	return []Description{
-		{Name: "source.capacity", Unit: "accounts", Max: capacityMax, Meaning: "different accounts that completed a login from the source network this week or the week before"},
-		{Name: "client.stranger", Unit: "0 or 1", Max: 1, Meaning: "1 where neither a known device nor a network that the account used before speaks for the attempt"},
-	}
-}
+// Signals implements [Detector]. Rules name the history itself.
+func (h *Histories) Signals() []Description { return nil }
 
 // Inform implements [Informer].
 func (h *Histories) Inform(e *Event) {
@@ -116,21 +110,8 @@ func (h *Histories) Inform(e *Event) {
 	e.History.Client = e.Fingerprint != "" && traced(v.clients[:], hash32(hash64(clientSalt, e.Fingerprint)), day)
 }
 
-// Assess implements [Detector]. It speaks of the history that e carries.
-func (h *Histories) Assess(e Event) []Signal {
-	stranger := strange(&e)
-	if e.History.Capacity == 0 && !stranger {
-		return nil
-	}
-	signals := make([]Signal, 0, 8) // with room for what the set appends
-	if e.History.Capacity > 0 {
-		signals = append(signals, Signal{Name: "source.capacity", Value: float64(e.History.Capacity)})
-	}
-	if stranger {
-		signals = append(signals, Signal{Name: "client.stranger", Value: 1})
-	}
-	return signals
-}
+// Assess implements [Detector].
+func (h *Histories) Assess(Event) []Signal { return nil }
 
 // strange reports whether nothing that the gate knows speaks for e.
 func strange(e *Event) bool { return !e.Device.Known() && !e.History.Network }

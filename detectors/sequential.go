@@ -38,6 +38,12 @@ type SequentialConfig struct {
 // many work there. In
 // the learning window neither age nor cap applies.
 //
+// What is normal differs, and the gate learns it: a network that at least 10 accounts
+// log in from (source.capacity) is an office, a campus or a carrier, where one log-in
+// in 20 fails for reasons of a stranger (a wrong name, a visitor) and in an attack one
+// in 5. There a failure adds 1.39, a success takes 0.17 off, and what people who log in
+// from there are used to doing wrong does not count at all.
+//
 // It keeps per source the ratio, two counts, the credit used and the names and
 // accounts of the last 12 h (memory): 2 of them inline, more from a budget of
 // 4,194,304 for all sources. At most Sources sources (about 110 bytes each) are
@@ -51,25 +57,29 @@ type SequentialConfig struct {
 // different names before anybody succeeds from a known device or an old account,
 // as after a migration that invalidated everybody's password.
 type Sequential struct {
-	config  SequentialConfig
-	sources *table[sourceKey, sequentialState]
-	budget  int // entries of memory that may still be allocated
-}
-
-type sequentialState struct {
-	ratio          float64 // nats, 0..limit+CreditCap
-	used           float64 // nats that credits took off, decayed to the last event
-	failed, passed uint32  // different names and accounts since the source was last forgotten
-	memory         memory
+	*walker
+	config SequentialConfig
 }
 
 const (
-	theta1      = 0.99 // share of names that fail in an attack
-	theta0      = 0.30 // share of names that fail at first, people
-	theta0Crowd = 0.50 // the same for an address known to be shared
-	alpha       = 1e-4 // innocent sources flagged
-	beta        = 0.01 // attacks not flagged
-	quiet       = 12 * time.Hour
+	theta1 = 0.99 // share of names that fail in an attack
+	theta0 = 0.30 // share of names that fail at first, people
+	alpha  = 1e-4 // innocent sources flagged
+	beta   = 0.01 // attacks not flagged
+	quiet  = 12 * time.Hour
+)
+
+// class is what is normal for a kind of subject, and what an attack is.
+type class struct{ failure, success float64 } // nats that one of each adds, and takes off
+
+func newClass(attack, normal float64) class {
+	return class{math.Log(attack / normal), math.Log((1 - normal) / (1 - attack))}
+}
+
+var (
+	people = newClass(theta1, theta0)
+	shared = newClass(theta1, 0.50) // an address that is known to be shared, of which more is not known
+	office = newClass(0.20, 0.05)   // of strangers' failures among all that its people do
 )
 
 // Salts keep a name, an account and an account known by name only apart.
@@ -78,6 +88,7 @@ const (
 	accountSalt
 	unnamedSalt
 	clientSalt
+	memberSalt
 )
 
 var sequentialLimit = math.Log((1 - beta) / alpha)
@@ -90,18 +101,13 @@ func NewSequential(c SequentialConfig) *Sequential {
 	if c.Sources <= 0 {
 		c.Sources = defaultSources
 	}
-	s := &Sequential{config: c, budget: allPairs}
-	s.sources = newTable[sourceKey](c.Sources, 5*halfLife,
-		func(v *sequentialState) bool { return v.ratio >= sequentialLimit/2 },
-		func(v *sequentialState) { v.memory.release(&s.budget) })
-	s.sources.form = form[sourceKey, sequentialState]{writeSequential, s.readSequential}
-	return s
+	return &Sequential{walker: newWalker(c.Sources, c.CreditCap, c.LearningUntil), config: c}
 }
 
 // Signals implements [Detector].
 func (s *Sequential) Signals() []Description {
 	return []Description{
-		{Name: "source.sequential", Unit: "nats", Max: math.Round(sequentialLimit + s.config.CreditCap),
+		{Name: "source.sequential", Unit: "nats", Max: math.Round(sequentialLimit + creditRoom),
 			Meaning: "log-likelihood ratio of an attack against people, from the first outcome of each name tried from the source network; 9.2 flags it"},
 		{Name: "source.flagged", Unit: "0 or 1", Max: 1,
 			Meaning: "1 while source.sequential is at or above 9.2"},
@@ -111,11 +117,11 @@ func (s *Sequential) Signals() []Description {
 // Assess tells the standing of e's source before e, or after it when e was
 // observed already.
 func (s *Sequential) Assess(e Event) []Signal {
-	v, idle := s.sources.find(keyOf(e.Source), e.Time)
-	if v == nil || v.ratio == 0 || idle >= quiet {
+	v := s.standing(keyOf(e.Source), e.Time)
+	if v == nil {
 		return nil
 	}
-	signals := make([]Signal, 2, 3) // with room for what the set appends
+	signals := make([]Signal, 2, 4) // with room for what the set appends
 	signals[0], signals[1] = Signal{Name: "source.sequential", Value: v.ratio}, Signal{Name: "source.flagged"}
 	if v.ratio >= sequentialLimit/2 {
 		signals[0].Why = fmt.Sprintf("%d different names failed from %s, %d succeeded", v.failed, sourceName(e.Source), v.passed)
@@ -128,55 +134,14 @@ func (s *Sequential) Assess(e Event) []Signal {
 
 // Observe implements [Detector].
 func (s *Sequential) Observe(e Event) {
-	if !counted(e) || e.Outcome == Failure && e.Device.Known() {
-		return
+	c := people
+	switch {
+	case e.History.Capacity >= capacityCrowd:
+		c = office
+	case e.Source.Shared:
+		c = shared
 	}
-	v, idle := s.sources.take(keyOf(e.Source), e.Time)
-	v.used = decayed(v.used, idle)
-	if idle >= quiet {
-		v.memory.release(&s.budget)
-		v.ratio, v.failed, v.passed = 0, 0, 0
-	}
-	t0 := theta0
-	if e.Source.Shared {
-		t0 = theta0Crowd
-	}
-	if e.Outcome == Failure {
-		// Being tried again renews the name: a client with a stale password,
-		// looping for a week, is one failure and not one per 12 h.
-		if v.memory.see(nameHash(e), e.Time, true, &s.budget) {
-			return
-		}
-		v.failed++
-		if v.ratio += math.Log(theta1 / t0); v.ratio <= sequentialLimit+s.config.CreditCap {
-			v.memory.owe(nameHash(e), e.Time)
-		} else {
-			v.ratio = sequentialLimit + s.config.CreditCap
-		}
-		return
-	}
-	if ago, ok := v.memory.settle(nameHash(e), e.Time); ok {
-		// What others' credit took off this failure already, they get back:
-		// otherwise an office would spend the cap on failures that were none.
-		step := math.Log(theta1 / t0)
-		taken := min(step, v.ratio)
-		v.ratio -= taken
-		v.used = max(0, v.used-decayed(step-taken, ago))
-	}
-	v.memory.see(nameHash(e), e.Time, true, &s.budget)
-	if v.memory.see(accountHash(e), e.Time, false, &s.budget) {
-		return
-	}
-	v.passed++
-	if v.ratio == 0 || !vouches(e, s.config.LearningUntil) {
-		return
-	}
-	credit := min(v.ratio, math.Log((1-t0)/(1-theta1)))
-	if !learning(e, s.config.LearningUntil) {
-		credit = max(0, min(credit, s.config.CreditCap-v.used))
-		v.used += credit
-	}
-	v.ratio -= credit
+	s.walk(keyOf(e.Source), &e, c, 0)
 }
 
 // nameHash tells typed names apart. Attempts without a name count as one name.

@@ -267,9 +267,14 @@ func TestAssessChangesNothing(t *testing.T) {
 	})
 }
 
+// ofSources are the detectors that know nothing beyond a source.
+func ofSources() *detectors.Set {
+	return detectors.NewSet(detectors.NewSequential(detectors.SequentialConfig{}), detectors.NewPenalty(detectors.PenaltyConfig{}))
+}
+
 func TestSourcesDoNotDependOnEachOthersOrder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		a, b := detectors.Default(time.Time{}), detectors.Default(time.Time{})
+		a, b := ofSources(), ofSources()
 		var asked []detectors.Event
 		for round := range rapid.IntRange(1, 20).Draw(t, "rounds") {
 			at := monday.Add(time.Duration(round) * time.Minute)

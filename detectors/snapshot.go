@@ -344,47 +344,9 @@ func appendAmount(b []byte, x float64) []byte {
 // that collects ten points a microsecond gets there in 300 years.
 const mostAmount = 1e17
 
-func (s *Sequential) form() string     { return "sequential/1" }
-func (s *Sequential) tables() []pieces { return []pieces{s.sources} }
+func (s *Sequential) form() string     { return "sequential/2" }
+func (s *Sequential) tables() []pieces { return []pieces{s.subjects} }
 func (s *Sequential) empty() stored    { return NewSequential(s.config) }
-
-func writeSequential(b []byte, k sourceKey, v *sequentialState) []byte {
-	b = binary.BigEndian.AppendUint64(b, uint64(k))
-	b = appendAmount(appendAmount(b, v.ratio), v.used)
-	b = binary.BigEndian.AppendUint32(b, v.failed)
-	b = binary.BigEndian.AppendUint32(b, v.passed)
-	b = binary.BigEndian.AppendUint16(b, uint16(len(v.memory.more)))
-	for _, part := range [2][]uint64{v.memory.inline[:], v.memory.more} {
-		for _, e := range part {
-			b = binary.BigEndian.AppendUint64(b, e)
-		}
-	}
-	return b
-}
-
-func (s *Sequential) readSequential(c *snapshot.Cursor, k *sourceKey, v *sequentialState) {
-	*k = sourceKey(c.Uint64())
-	v.ratio, v.used = c.Amount(sequentialLimit+s.config.CreditCap), c.Amount(mostAmount)
-	v.failed, v.passed = c.Uint32(), c.Uint32()
-	size := int(c.Uint16())
-	possible := size == 0
-	for n := bucketPairs; n <= maxPairs; n *= 4 {
-		possible = possible || size == n
-	}
-	if !possible || size > s.budget || c.Len() < 8*(inlinePairs+size) {
-		c.Fail()
-		return
-	}
-	if size > 0 {
-		s.budget -= size
-		v.memory.more = make([]uint64, size)
-	}
-	for _, part := range [2][]uint64{v.memory.inline[:], v.memory.more} {
-		for i := range part {
-			part[i] = c.Uint64()
-		}
-	}
-}
 
 func (p *Penalty) form() string     { return "penalty/1" }
 func (p *Penalty) tables() []pieces { return []pieces{p.sources, p.accounts} }

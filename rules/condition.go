@@ -35,6 +35,12 @@ var variables = []variable{
 	{"name", cel.StringType, "keyed digest of the typed name, in hex; empty: none", text(func(e *detectors.Event) string { return e.Name.Digest.String() })},
 	{"account", cel.StringType, "the backend's identifier of the account; empty: not known to the gate", text(func(e *detectors.Event) string { return string(e.Account) })},
 	{"organization", cel.StringType, "tenant of the account; empty: not known", text(func(e *detectors.Event) string { return string(e.Organization) })},
+	{"existence", cel.StringType, "exists: the directory has the typed name; missing: there is no such account; empty: not known", text(func(e *detectors.Event) string { return string(e.Existence) })},
+	{"unproven", cel.BoolType, "the password was right, and the gate withholds the answer until more is proven", truth(func(e *detectors.Event) bool { return e.Unproven })},
+	{"history.logins", cel.IntType, "log-ins that the account completed before, to 255", number(func(e *detectors.Event) int { return e.History.Logins })},
+	{"history.network", cel.BoolType, "the account logged in from this network before", truth(func(e *detectors.Event) bool { return e.History.Network })},
+	{"history.operator", cel.BoolType, "the account logged in from this autonomous system before", truth(func(e *detectors.Event) bool { return e.History.Operator })},
+	{"history.client", cel.BoolType, "the account logged in with a client of this fingerprint before", truth(func(e *detectors.Event) bool { return e.History.Client })},
 	{"session", cel.StringType, "identifier of our session; empty: none", text(func(e *detectors.Event) string { return e.Session })},
 	{"ambiguous", cel.BoolType, "the request could be read in more than one way", truth(func(e *detectors.Event) bool { return e.Ambiguous })},
 	{"source.address", cel.StringType, "client address; empty: not known", text(func(e *detectors.Event) string { return addressText(e.Source.Address) })},
@@ -42,11 +48,16 @@ var variables = []variable{
 	{"source.asn", cel.IntType, "number of the autonomous system; 0: not known", func(e *detectors.Event) ref.Val { return types.Int(e.Source.ASN) }},
 	{"source.country", cel.StringType, "ISO 3166-1 code such as JP; empty: not known", text(func(e *detectors.Event) string { return e.Source.Country })},
 	{"source.shared", cel.BoolType, "the address is known to be shared by many people", truth(func(e *detectors.Event) bool { return e.Source.Shared })},
+	{"source.capacity", cel.IntType, "different accounts that log in from the network, this week or the week before, to 1,000; 10 are a crowd", number(func(e *detectors.Event) int { return e.History.Capacity })},
 	{"device.id", cel.StringType, "identifier of the device; empty: no device cookie", text(func(e *detectors.Event) string { return e.Device.ID })},
 	{"device.state", cel.StringType, "stranger, probation, trusted or forked; empty: no device cookie", text(func(e *detectors.Event) string { return string(e.Device.State) })},
 	{"device.known", cel.BoolType, "the device completed a login on this account and was not copied since", truth(func(e *detectors.Event) bool { return e.Device.Known() })},
 	{"credential", cel.StringType, "kind of the credential involved, as the preset names it", text(func(e *detectors.Event) string { return e.Credential })},
-	{"fingerprint", cel.StringType, "fingerprint of the client; empty: none", text(func(e *detectors.Event) string { return e.Fingerprint })},
+	{"client.ja4", cel.StringType, "TLS fingerprint of the client; empty: not known", text(func(e *detectors.Event) string { return e.Client.JA4 })},
+	{"client.headers", cel.StringType, "digest of which header fields the client sends; empty: not known", text(func(e *detectors.Event) string { return e.Client.Headers })},
+	{"client.family", cel.StringType, "family of the client's program, such as chrome; empty: not known", text(func(e *detectors.Event) string { return e.Client.Family })},
+	{"client.contradicts", cel.BoolType, "what the client shows does not go together", truth(func(e *detectors.Event) bool { return e.Client.Incoherent })},
+	{"fingerprint", cel.StringType, "the three of the client, joined by slashes; empty: none", text(func(e *detectors.Event) string { return e.Fingerprint })},
 	{"password.repeat", cel.BoolType, "the same wrong pair was tried before", truth(func(e *detectors.Event) bool { return e.Password.Repeat })},
 	{"password.typo", cel.BoolType, "within edit distance of a password that proved right", truth(func(e *detectors.Event) bool { return e.Password.Typo })},
 	{"password.breached", cel.BoolType, "in the operator's list of breached passwords", truth(func(e *detectors.Event) bool { return e.Password.Breached })},
@@ -64,6 +75,10 @@ var variableIndex = func() map[string]int {
 
 func text(of func(*detectors.Event) string) func(*detectors.Event) ref.Val {
 	return func(e *detectors.Event) ref.Val { return types.String(of(e)) }
+}
+
+func number(of func(*detectors.Event) int) func(*detectors.Event) ref.Val {
+	return func(e *detectors.Event) ref.Val { return types.Int(of(e)) }
 }
 
 func truth(of func(*detectors.Event) bool) func(*detectors.Event) ref.Val {

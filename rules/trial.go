@@ -33,7 +33,7 @@ type trial struct {
 }
 
 // given is one line of a test: events that differ only by their number. {n} in
-// source, name, account and device stands for it, from 1 on.
+// source, name, account, device and password stands for it, from 1 on.
 type given struct {
 	repeat       int
 	every, after time.Duration
@@ -42,6 +42,7 @@ type given struct {
 	account      string
 	accountAge   time.Duration
 	device       string
+	password     string
 	event        detectors.Event // what does not depend on the number
 }
 
@@ -111,9 +112,19 @@ func (r *draft) readGiven(n *yaml.Node) given {
 		field{"device", false, r.choiceInto("device", trialDevices, &state)},
 		field{"credential", false, r.textInto("credential", &e.Credential)},
 		field{"fingerprint", false, r.textInto("fingerprint", &e.Fingerprint)},
+		field{"existence", false, r.choiceInto("existence", []string{"exists", "missing"}, (*string)(&e.Existence))},
+		field{"unproven", false, r.boolInto("unproven", &e.Unproven)},
+		field{"client", false, func(n *yaml.Node) {
+			r.mapping(n, "client",
+				field{"ja4", false, r.textInto("client.ja4", &e.Client.JA4)},
+				field{"headers", false, r.textInto("client.headers", &e.Client.Headers)},
+				field{"family", false, r.textInto("client.family", &e.Client.Family)},
+				field{"contradicts", false, r.boolInto("client.contradicts", &e.Client.Incoherent)})
+		}},
 		field{"ambiguous", false, r.boolInto("ambiguous", &e.Ambiguous)},
 		field{"password", false, func(n *yaml.Node) {
 			r.mapping(n, "password",
+				field{"is", false, r.textInto("password.is", &g.password)},
 				field{"repeat", false, r.boolInto("password.repeat", &e.Password.Repeat)},
 				field{"typo", false, r.boolInto("password.typo", &e.Password.Typo)},
 				field{"breached", false, r.boolInto("password.breached", &e.Password.Breached)},
@@ -159,6 +170,13 @@ func (t *trial) events() []detectors.Event {
 				e.AccountSince = trialStart.Add(-g.accountAge)
 			}
 			e.Device.ID = numbered(g.device, i+1)
+			if e.Fingerprint == "" {
+				e.Fingerprint = e.Client.Fingerprint()
+			}
+			if word := numbered(g.password, i+1); word != "" {
+				sum := sha256.Sum256([]byte(word))
+				e.Password.Digest = detectors.Digest(sum[:16])
+			}
 			all = append(all, e)
 		}
 	}

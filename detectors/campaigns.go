@@ -1,0 +1,436 @@
+package detectors
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/kidoban/kidoban/detectors/snapshot"
+)
+
+// CampaignsConfig sets up [Campaigns]. The zero value is a good one.
+type CampaignsConfig struct {
+	Operators     int // autonomous systems watched; 0: 8,192
+	Organizations int // watched; 0: 65,536
+	Values        int // of features, counted; 0: 131,072
+}
+
+// Campaigns sees the attack that no source and no account shows: many addresses, few
+// attempts each.
+//
+// First, whether there is one. In strata of log-ins (of all, of those without a known
+// device, of strangers, and without a known device by autonomous system and by
+// organization) the share of failures is watched for a change; see stratum. An alarm is
+// about untrusted devices only.
+//
+// Then, who takes part. For what is known of an attempt (operator, country, TLS, header
+// fields, family, how popular the password is, whether the name is known, how new the
+// place and the client are to the account) successes and failures of unknown devices are
+// counted, half forgotten in 3 hours. With λ failures per success where nobody attacks,
+// F - λS of a value's failures are an attack's; the odds of its values make an attempt's
+// odds (Herley and Schechter, "Distinguishing Attacks from Legitimate Authentication
+// Traffic at Scale", NDSS 2019), without any label. Values go together, so each has
+// half a say, and at most 4 nats.
+//
+// Odds alone need a limit that somebody chooses. campaign.rank needs none: it is the
+// share of good log-ins, those that were completed lately, that look better than this
+// one. Who asks the upper twentieth for more bothers one good log-in in twenty, however
+// large the attack is.
+//
+// It keeps 3 strata with 168 hours, at most Operators and Organizations strata of some
+// 130 bytes, and 24 bytes for each of at most Values values.
+//
+// It says [Signal]s campaign.alarm, campaign.rank and campaign.odds. It accepts this false positive: an
+// incident of the service itself, such as a database of passwords that is
+// unavailable, looks like an attack until it is over.
+type Campaigns struct {
+	config        CampaignsConfig
+	fixed         [fixedStrata]stratum
+	operators     *table[uint64, stratum]
+	organizations *table[uint64, stratum]
+
+	values *table[uint64, tally]
+	all    tally
+	good   [scoreBuckets]float64 // good log-ins by score, in units of unit
+	unit   float64               // what one log-in now weighs
+	at     int64                 // Unix seconds that unit is of
+
+	rest *blob // what is in no table, for snapshots
+}
+
+const (
+	stratumAll = iota
+	stratumUntrusted
+	stratumStrangers
+	fixedStrata
+)
+
+var fixedNames = [fixedStrata]string{"all", "untrusted", "strangers"}
+
+// What is assumed until something is known: the share of log-ins that fail.
+const (
+	expectedAll       = 0.12
+	expectedUntrusted = 0.30
+	expectedStrangers = 0.35
+)
+
+// tally counts successes and failures of unknown devices.
+type tally struct {
+	s, f float32
+	at   uint32 // Unix seconds
+}
+
+const (
+	valuesHalf = 3 * time.Hour
+	goodHalf   = 12 * time.Hour
+
+	valueWeight  = 0.5
+	valueMost    = 4.0
+	features     = 9
+	scoreBuckets = 96 // of a quarter of a nat, the middle is 0
+	scoreStep    = 0.25
+	enoughGood   = 100 // good log-ins, before rank means anything
+)
+
+// NewCampaigns returns a detector that has seen nothing.
+func NewCampaigns(c CampaignsConfig) *Campaigns {
+	if c.Operators <= 0 {
+		c.Operators = 1 << 13
+	}
+	if c.Organizations <= 0 {
+		c.Organizations = 1 << 16
+	}
+	if c.Values <= 0 {
+		c.Values = 1 << 17
+	}
+	heavy := func(s *stratum) bool { return s.since != 0 || s.base.n > 500 }
+	d := &Campaigns{
+		config: c, unit: 1,
+		fixed:         [fixedStrata]stratum{newStratum(expectedAll, true), newStratum(expectedUntrusted, true), newStratum(expectedStrangers, true)},
+		operators:     newTable[uint64](c.Operators, 60*24*time.Hour, heavy, nil),
+		organizations: newTable[uint64](c.Organizations, 60*24*time.Hour, heavy, nil),
+		values:        newTable[uint64](c.Values, 10*valuesHalf, func(t *tally) bool { return t.s+t.f > 20 }, nil),
+	}
+	d.operators.form = form[uint64, stratum]{writeStratum, readStratum}
+	d.organizations.form = d.operators.form
+	d.values.form = form[uint64, tally]{writeTally, readTally}
+	d.rest = &blob{most: 1 << 20, write: d.appendRest, read: d.readRest}
+	return d
+}
+
+// Signals implements [Detector].
+func (d *Campaigns) Signals() []Description {
+	return []Description{
+		{Name: "campaign.alarm", Unit: "0 or 1", Max: 1, Meaning: "1 while more log-ins fail than is normal among all, among those without a known device, among strangers, or without a known device from this operator or in this organization"},
+		{Name: "campaign.rank", Unit: "share", Max: 1, Meaning: "share of the good log-ins of the last day that look better than this one; said during an alarm, of devices that are not known"},
+		{Name: "campaign.odds", Unit: "share", Max: 1, Meaning: "how likely an attempt like this one is an attack, from failures and successes alone; said during an alarm, of devices that are not known"},
+	}
+}
+
+// Alarm is a stratum in which more log-ins fail than is normal.
+type Alarm struct {
+	Stratum string    `json:"stratum"` // all, untrusted, strangers, operator or organization
+	Since   time.Time `json:"since"`
+	Why     string    `json:"why"`
+}
+
+// Alarms lists the alarms of the strata that are always watched.
+func (d *Campaigns) Alarms(now time.Time) (on []Alarm) {
+	for i := range d.fixed {
+		if s := &d.fixed[i]; s.alarmed(binOf(now)) {
+			on = append(on, Alarm{fixedNames[i], time.Unix(s.since*int64(binLength/time.Second), 0).UTC(), s.why(fixedWords[i])})
+		}
+	}
+	return on
+}
+
+var fixedWords = [fixedStrata]string{"all log-ins", "log-ins without a known device", "log-ins of strangers"}
+
+func (s *stratum) why(of string) string {
+	unfamiliar := 0.0
+	if s.recent.f > 0 {
+		unfamiliar = math.Min(100, 100*float64(s.unfamiliar/s.recent.f))
+	}
+	return fmt.Sprintf("of %s, %.0f in 100 failed in the last minutes, normally at most %.0f; %.0f in 100 of the names that failed were never seen here",
+		of, 100*float64(s.recent.f/max(s.recent.n, 1)), 100*s.normal(s.bin), unfamiliar)
+}
+
+// concerns is the strongest alarm that is about e, as a sentence; empty: none.
+func (d *Campaigns) concerns(e *Event) string {
+	bin := binOf(e.Time)
+	if s := &d.fixed[stratumStrangers]; s.alarmed(bin) && strange(e) {
+		return s.why(fixedWords[stratumStrangers])
+	}
+	if s := &d.fixed[stratumUntrusted]; s.alarmed(bin) {
+		return s.why(fixedWords[stratumUntrusted])
+	}
+	if s := &d.fixed[stratumAll]; s.alarmed(bin) {
+		return s.why(fixedWords[stratumAll])
+	}
+	if e.Source.ASN != 0 {
+		if s, _ := d.operators.find(uint64(e.Source.ASN), e.Time); s != nil && s.alarmed(bin) {
+			return s.why(fmt.Sprintf("log-ins from AS%d without a known device", e.Source.ASN))
+		}
+	}
+	if e.Organization != "" {
+		if s, _ := d.organizations.find(hash64(organizationSalt, string(e.Organization)), e.Time); s != nil && s.alarmed(bin) {
+			return s.why(fmt.Sprintf("log-ins to %.60q without a known device", string(e.Organization)))
+		}
+	}
+	return ""
+}
+
+// Assess implements [Detector].
+func (d *Campaigns) Assess(e Event) []Signal {
+	if e.Device.Known() {
+		return nil
+	}
+	why := d.concerns(&e)
+	if why == "" {
+		return nil
+	}
+	signals := make([]Signal, 3, 8)
+	signals[0] = Signal{Name: "campaign.alarm", Value: 1, Why: why}
+	score := d.score(&e)
+	odds := 1 / (1 + math.Exp(-score))
+	signals[1] = Signal{Name: "campaign.rank", Value: d.rank(score, odds)}
+	signals[2] = Signal{Name: "campaign.odds", Value: odds}
+	return signals
+}
+
+// Observe implements [Detector].
+func (d *Campaigns) Observe(e Event) {
+	if !counted(e) || e.Unproven || e.Outcome == Failure && e.Password.Repeat {
+		return
+	}
+	failed, bin := e.Outcome == Failure, binOf(e.Time)
+	unfamiliar := e.Account == ""
+	d.fixed[stratumAll].observe(bin, failed, unfamiliar)
+	if e.Device.Known() {
+		if !failed {
+			d.praise(&e, 0, 1)
+		}
+		return
+	}
+	d.fixed[stratumUntrusted].observe(bin, failed, unfamiliar)
+	if strange(&e) {
+		d.fixed[stratumStrangers].observe(bin, failed, unfamiliar)
+	}
+	if e.Source.ASN != 0 {
+		d.observeIn(d.operators, uint64(e.Source.ASN), &e, bin, failed, unfamiliar)
+	}
+	if e.Organization != "" {
+		d.observeIn(d.organizations, hash64(organizationSalt, string(e.Organization)), &e, bin, failed, unfamiliar)
+	}
+	if !failed {
+		score, weight := d.score(&e), 1.0
+		if !e.History.Network {
+			weight = 1 / (1 + math.Exp(score))
+		}
+		d.praise(&e, bucketOf(score), weight)
+	}
+	for _, v := range valuesOf(&e) {
+		if v != 0 {
+			t, _ := d.values.take(v, e.Time)
+			t.add(e.Time, failed)
+		}
+	}
+	d.all.add(e.Time, failed)
+}
+
+func (d *Campaigns) observeIn(strata *table[uint64, stratum], key uint64, e *Event, bin int64, failed, unfamiliar bool) {
+	s, _ := strata.take(key, e.Time)
+	if s.base.n == 0 {
+		*s = newStratum(expectedUntrusted, false)
+	}
+	s.observe(bin, failed, unfamiliar)
+}
+
+// valuesOf is what is known of e, a key each; 0: nothing.
+func valuesOf(e *Event) (v [features]uint64) {
+	const first = organizationSalt + 1
+	if e.Source.ASN != 0 {
+		v[0] = mix(uint64(e.Source.ASN) | 1<<56)
+	}
+	if e.Source.Country != "" {
+		v[1] = hash64(first, e.Source.Country)
+	}
+	if e.Client.JA4 != "" {
+		v[2] = hash64(first+1, e.Client.JA4)
+	}
+	if e.Client.Headers != "" {
+		v[3] = hash64(first+2, e.Client.Headers)
+	}
+	if e.Client.Family != "" {
+		v[4] = hash64(first+3, e.Client.Family)
+	}
+	if p := e.Password.Popularity; p > 0 {
+		v[5] = mix(uint64(max(0, min(p, 44)-24)/4+1) | 2<<56)
+	}
+	known := uint64(0)
+	switch {
+	case e.Existence == Missing:
+		known = 1
+	case e.Account != "" || e.Existence == Exists:
+		known = 2
+	}
+	v[6] = mix(known + 1 | 3<<56)
+	novelty := uint64(min(e.History.Logins, 1))
+	for i, seen := range [...]bool{e.History.Network, e.History.Operator, e.History.Client} {
+		if seen {
+			novelty |= 2 << i
+		}
+	}
+	v[7] = mix(novelty + 1 | 4<<56)
+	capacity := uint64(0)
+	for n := e.History.Capacity; n > 0; n /= 4 {
+		capacity++
+	}
+	v[8] = mix(capacity + 1 | 5<<56)
+	return v
+}
+
+func (t *tally) add(now time.Time, failed bool) {
+	*t = t.faded(now)
+	if failed {
+		t.f++
+	} else {
+		t.s++
+	}
+}
+
+func (t *tally) faded(now time.Time) tally {
+	at := uint32(now.Unix())
+	if t.at == 0 || at <= t.at {
+		return tally{t.s, t.f, max(at, t.at)}
+	}
+	keep := float32(math.Exp2(-float64(at-t.at) / valuesHalf.Seconds()))
+	return tally{t.s * keep, t.f * keep, at}
+}
+
+// score is the log-odds that an attempt like e is an attack.
+func (d *Campaigns) score(e *Event) float64 {
+	all := d.all.faded(e.Time)
+	p := float64(d.fixed[stratumUntrusted].base.f / d.fixed[stratumUntrusted].base.n)
+	lambda := p / (1 - math.Min(p, 0.9))
+	s, f := float64(all.s)+1, float64(all.f)+1
+	overall := logOdds(s, f, lambda)
+	score := overall
+	for _, v := range valuesOf(e) {
+		if v == 0 {
+			continue
+		}
+		var t tally
+		if known, _ := d.values.find(v, e.Time); known != nil {
+			t = known.faded(e.Time)
+		}
+		of := logOdds(float64(t.s)+2*s/(s+f), float64(t.f)+2*f/(s+f), lambda)
+		score += valueWeight * math.Max(-valueMost, math.Min(valueMost, of-overall))
+	}
+	return score
+}
+
+// logOdds is how many of s successes and f failures are an attack's, over how many are
+// people's, where people fail lambda times per success.
+func logOdds(s, f, lambda float64) float64 {
+	return math.Log(math.Max(f-lambda*s, 0.02*(s+f)) / ((1 + lambda) * s))
+}
+
+func bucketOf(score float64) int {
+	return int(math.Max(0, math.Min(scoreBuckets-1, score/scoreStep+scoreBuckets/2)))
+}
+
+// praise counts a good login.
+func (d *Campaigns) praise(e *Event, bucket int, weight float64) {
+	now := e.Time.Unix()
+	if d.at == 0 {
+		d.at = now
+	}
+	if now > d.at {
+		d.unit *= math.Exp2(float64(now-d.at) / goodHalf.Seconds())
+		d.at = now
+		if d.unit > 1e9 || math.IsInf(d.unit, 0) {
+			for i := range d.good {
+				d.good[i] /= d.unit
+			}
+			d.unit = 1
+		}
+	}
+	d.good[bucket] += weight * d.unit
+}
+
+// rank is the share of good log-ins with less than the score.
+func (d *Campaigns) rank(score, odds float64) float64 {
+	below, total := 0.0, 0.0
+	bucket := bucketOf(score)
+	for i, n := range d.good {
+		if i < bucket {
+			below += n
+		}
+		total += n
+	}
+	if total < enoughGood*d.unit {
+		return odds // nothing to compare with
+	}
+	return below / total
+}
+
+const organizationSalt = 64
+
+func writeStratum(b []byte, k uint64, s *stratum) []byte {
+	return s.append(binary.BigEndian.AppendUint64(b, k))
+}
+
+func readStratum(c *snapshot.Cursor, k *uint64, s *stratum) {
+	*k = c.Uint64()
+	s.readFrom(c)
+}
+
+func writeTally(b []byte, k uint64, t *tally) []byte {
+	b = binary.BigEndian.AppendUint64(b, k)
+	b = binary.BigEndian.AppendUint32(b, math.Float32bits(t.s))
+	b = binary.BigEndian.AppendUint32(b, math.Float32bits(t.f))
+	return binary.BigEndian.AppendUint32(b, t.at)
+}
+
+func readTally(c *snapshot.Cursor, k *uint64, t *tally) {
+	*k = c.Uint64()
+	*t = tally{readAmount32(c), readAmount32(c), c.Uint32()}
+}
+
+func (d *Campaigns) form() string { return "campaigns/1" }
+
+func (d *Campaigns) tables() []pieces {
+	return []pieces{d.rest, d.operators, d.organizations, d.values}
+}
+
+func (d *Campaigns) empty() stored { return NewCampaigns(d.config) }
+
+func (d *Campaigns) appendRest(b []byte) []byte {
+	for i := range d.fixed {
+		b = d.fixed[i].append(b)
+	}
+	b = writeTally(b, 0, &d.all)
+	b = appendAmount(b, d.unit)
+	b = binary.BigEndian.AppendUint64(b, uint64(d.at))
+	for _, n := range d.good {
+		b = appendAmount(b, n)
+	}
+	return b
+}
+
+func (d *Campaigns) readRest(c *snapshot.Cursor) {
+	for i := range d.fixed {
+		d.fixed[i].readFrom(c)
+	}
+	var none uint64
+	readTally(c, &none, &d.all)
+	d.unit, d.at = c.Amount(mostAmount), int64(c.Uint64())
+	for i := range d.good {
+		d.good[i] = c.Amount(mostAmount)
+	}
+	if d.unit <= 0 {
+		c.Fail()
+	}
+}
