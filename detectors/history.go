@@ -116,9 +116,9 @@ func (h *Histories) Assess(Event) []Signal { return nil }
 // strange reports whether nothing that the gate knows speaks for e.
 func strange(e *Event) bool { return !e.Device.Known() && !e.History.Network }
 
-// proven reports whether e is a completed login.
+// proven reports whether e is a completed login, or a session that is in use.
 func proven(e *Event) bool {
-	return (e.Kind == Login || e.Kind == Door) && e.Outcome == Success && !e.Unproven
+	return (e.Kind == Login || e.Kind == Door || e.Kind == Session) && e.Outcome == Success && !e.Unproven
 }
 
 // Observe implements [Detector].

@@ -41,6 +41,8 @@ type Gate struct {
 	ticket    limits.Ticket // of the attempt that is under way
 	swept     time.Time
 	sequence  uint64
+
+	Count map[string]int
 }
 
 // New returns a gate that has seen nothing. The error tells every fault of the rules.
@@ -84,6 +86,8 @@ func (g *Gate) Before(e *detectors.Event) policies.Verdict {
 	g.register(found, e)
 	verdict, _ := policies.AnswerOf(found)
 	verdict = verdict.Stricter(g.match(e))
+	if g.Count == nil { g.Count = map[string]int{} }
+	if verdict.Action != rules.Allow { g.Count[string(verdict.Rule)+" "+string(verdict.Reason)]++ }
 	g.ticket = limits.Ticket{}
 	if verdict.Action <= rules.StepUp {
 		ticket, d := g.attempts.Take(context.Background(), e.Time, g.charges(e))
@@ -97,6 +101,10 @@ func (g *Gate) Before(e *detectors.Event) policies.Verdict {
 // After learns how the attempt of the last Before ended, and judges a success once
 // more.
 func (g *Gate) After(e *detectors.Event) policies.Verdict {
+	if e.Kind != detectors.Login && e.Kind != detectors.Door {
+		g.Learn(e)
+		return policies.Verdict{}
+	}
 	*e = g.detectors.Facts(*e)
 	g.observe(e)
 	found := g.rules.Evaluate(rules.LoginAfter, *e, g.detectors.Assess(*e))
