@@ -14,6 +14,7 @@ type CampaignsConfig struct {
 	Operators     int // autonomous systems watched; 0: 8,192
 	Organizations int // watched; 0: 65,536
 	Values        int // of features, counted; 0: 131,072
+	Failures      int // names that failed from a network, remembered for 12 h; 0: 524,288
 }
 
 // Campaigns sees the attack that no source and no account shows: many addresses, few
@@ -38,6 +39,9 @@ type CampaignsConfig struct {
 // one. Who asks the upper twentieth for more bothers one good log-in in twenty, however
 // large the attack is.
 //
+// Of a name that fails again and again from one network, the first failure in 12 h
+// counts.
+//
 // It keeps 3 strata with 168 hours, at most Operators and Organizations strata of some
 // 130 bytes, and 24 bytes for each of at most Values values.
 //
@@ -50,6 +54,7 @@ type Campaigns struct {
 	operators     *table[uint64, stratum]
 	organizations *table[uint64, stratum]
 
+	failed *table[uint64, struct{}] // names that failed from a network in the last 12 h
 	values *table[uint64, tally]
 	all    tally
 	good   [scoreBuckets]float64 // good log-ins by score, in units of unit
@@ -104,16 +109,24 @@ func NewCampaigns(c CampaignsConfig) *Campaigns {
 	if c.Values <= 0 {
 		c.Values = 1 << 17
 	}
+	if c.Failures <= 0 {
+		c.Failures = 1 << 19
+	}
 	heavy := func(s *stratum) bool { return s.since != 0 || s.base.n > 500 }
 	d := &Campaigns{
 		config: c, unit: 1,
 		fixed:         [fixedStrata]stratum{newStratum(expectedAll, true), newStratum(expectedUntrusted, true), newStratum(expectedStrangers, true)},
 		operators:     newTable[uint64](c.Operators, 60*24*time.Hour, heavy, nil),
 		organizations: newTable[uint64](c.Organizations, 60*24*time.Hour, heavy, nil),
+		failed:        newTable[uint64](c.Failures, quiet, func(*struct{}) bool { return false }, nil),
 		values:        newTable[uint64](c.Values, 10*valuesHalf, func(t *tally) bool { return t.s+t.f > 20 }, nil),
 	}
 	d.operators.form = form[uint64, stratum]{writeStratum, readStratum}
 	d.organizations.form = d.operators.form
+	d.failed.form = form[uint64, struct{}]{
+		func(b []byte, k uint64, _ *struct{}) []byte { return binary.BigEndian.AppendUint64(b, k) },
+		func(c *snapshot.Cursor, k *uint64, _ *struct{}) { *k = c.Uint64() },
+	}
 	d.values.form = form[uint64, tally]{writeTally, readTally}
 	d.rest = &blob{most: 1 << 20, write: d.appendRest, read: d.readRest}
 	return d
@@ -201,7 +214,7 @@ func (d *Campaigns) Assess(e Event) []Signal {
 
 // Observe implements [Detector].
 func (d *Campaigns) Observe(e Event) {
-	if !counted(e) || e.Unproven || e.Outcome == Failure && e.Password.Repeat {
+	if !counted(e) || e.Unproven || e.Outcome == Failure && !d.first(&e) {
 		return
 	}
 	failed, bin := e.Outcome == Failure, binOf(e.Time)
@@ -209,7 +222,7 @@ func (d *Campaigns) Observe(e Event) {
 	d.fixed[stratumAll].observe(bin, failed, unfamiliar)
 	if e.Device.Known() {
 		if !failed {
-			d.praise(&e, 0, 1)
+			d.praise(&e, 0)
 		}
 		return
 	}
@@ -224,11 +237,7 @@ func (d *Campaigns) Observe(e Event) {
 		d.observeIn(d.organizations, hash64(organizationSalt, string(e.Organization)), &e, bin, failed, unfamiliar)
 	}
 	if !failed {
-		score, weight := d.score(&e), 1.0
-		if !e.History.Network {
-			weight = 1 / (1 + math.Exp(score))
-		}
-		d.praise(&e, bucketOf(score), weight)
+		d.praise(&e, bucketOf(d.score(&e)))
 	}
 	for _, v := range valuesOf(&e) {
 		if v != 0 {
@@ -237,6 +246,21 @@ func (d *Campaigns) Observe(e Event) {
 		}
 	}
 	d.all.add(e.Time, failed)
+}
+
+// first reports whether e is the first failure of its name from its network in 12 h:
+// somebody who tries and tries is one person, and a program with an old password is
+// none.
+func (d *Campaigns) first(e *Event) bool {
+	if e.Password.Repeat {
+		return false
+	}
+	key := mix(uint64(keyOf(e.Source)) ^ nameHash(*e))
+	if seen, idle := d.failed.find(key, e.Time); seen != nil && idle < quiet {
+		return false
+	}
+	d.failed.take(key, e.Time)
+	return true
 }
 
 func (d *Campaigns) observeIn(strata *table[uint64, stratum], key uint64, e *Event, bin int64, failed, unfamiliar bool) {
@@ -342,7 +366,7 @@ func bucketOf(score float64) int {
 }
 
 // praise counts a good login.
-func (d *Campaigns) praise(e *Event, bucket int, weight float64) {
+func (d *Campaigns) praise(e *Event, bucket int) {
 	now := e.Time.Unix()
 	if d.at == 0 {
 		d.at = now
@@ -357,7 +381,7 @@ func (d *Campaigns) praise(e *Event, bucket int, weight float64) {
 			d.unit = 1
 		}
 	}
-	d.good[bucket] += weight * d.unit
+	d.good[bucket] += d.unit
 }
 
 // rank is the share of good log-ins with less than the score.
@@ -402,7 +426,7 @@ func readTally(c *snapshot.Cursor, k *uint64, t *tally) {
 func (d *Campaigns) form() string { return "campaigns/1" }
 
 func (d *Campaigns) tables() []pieces {
-	return []pieces{d.rest, d.operators, d.organizations, d.values}
+	return []pieces{d.rest, d.operators, d.organizations, d.failed, d.values}
 }
 
 func (d *Campaigns) empty() stored { return NewCampaigns(d.config) }

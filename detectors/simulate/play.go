@@ -21,7 +21,7 @@ type try struct {
 	device   bool
 	password string
 	right    bool
-	why      uint8 // the password is wrong
+	why      uint8  // the password is wrong
 	again    uint16 // how often it was tried before
 	weight   int
 	begun    time.Time // when the right password was refused first
@@ -151,33 +151,32 @@ func (p *play) played() float64 {
 	return t.Device/float64(t.Thin) + 1 - t.Device
 }
 
-// arrive is when the next person of the town comes.
+// arrive is when the next person of the town comes; after the end: nobody does.
 func (p *play) arrive(now time.Time) time.Time {
-	most := 7.0 * max(1, p.Town.Mention)
-	for range 10_000 {
-		if p.Town.PerDay == 0 {
-			break
+	const most = 4.0 // of the town's shape
+	middle := p.Start.Add(p.Scenario.end.Sub(p.Start) / 2)
+	for p.Town.PerDay > 0 && now.Before(p.Scenario.end) {
+		// A mention on television, for ten minutes.
+		mention, until := 1.0, p.Scenario.end
+		switch since := now.Sub(middle); {
+		case p.Town.Mention <= 1 || since >= 10*time.Minute:
+		case since >= 0:
+			mention, until = p.Town.Mention, middle.Add(10*time.Minute)
+		default:
+			until = middle
 		}
-		rate := float64(p.Town.People) * p.Town.PerDay / (24 * 3600) * p.played() * most
-		now = now.Add(time.Duration(p.r.ExpFloat64() / rate * float64(time.Second)))
-		if now.After(p.end0()) {
-			break
+		rate := float64(p.Town.People) * p.Town.PerDay / (24 * 3600) * p.played() * most * mention
+		next := now.Add(time.Duration(p.r.ExpFloat64() / rate * float64(time.Second)))
+		if next.After(until) {
+			now = until
+			continue
 		}
-		x := p.town.shape(now)
-		if p.Town.Mention > 0 {
-			middle := p.Start.Add(p.end0().Sub(p.Start) / 2)
-			if d := now.Sub(middle); d >= 0 && d < 10*time.Minute {
-				x *= p.Town.Mention
-			}
-		}
-		if p.r.Float64() < x/most {
+		if now = next; p.r.Float64() < p.town.shape(now)/most {
 			return now
 		}
 	}
-	return p.end0().Add(time.Hour)
+	return p.Scenario.end
 }
-
-func (p *play) end0() time.Time { return p.Scenario.end }
 
 // somebody is a person of the town who logs in.
 func (p *play) somebody(at time.Time) try {

@@ -29,6 +29,13 @@ type Config struct {
 	LearningUntil time.Time
 }
 
+// A decision is extended when a 60th of its length has passed, as policies do; so many
+// are remembered for it.
+const (
+	coalesce      = 60
+	registeredMax = 1 << 20
+)
+
 // Gate judges log-ins. It is not safe for concurrent use. Times of events may not go
 // back by more than a second.
 type Gate struct {
@@ -41,6 +48,8 @@ type Gate struct {
 	ticket    limits.Ticket // of the attempt that is under way
 	swept     time.Time
 	sequence  uint64
+
+	registered map[string]time.Time // when a rule decided on a subject last
 
 	Count map[string]int
 }
@@ -70,7 +79,7 @@ func New(c Config) (*Gate, error) {
 		buckets: limits.LoginBucketSet{
 			Network: bucket("network", policy.Attempts.Network), Name: bucket("name", policy.Attempts.Name), Device: bucket("device", policy.Attempts.Device),
 		},
-		delay: policy.Delay,
+		delay: policy.Delay, registered: map[string]time.Time{},
 	}, nil
 }
 
@@ -86,8 +95,12 @@ func (g *Gate) Before(e *detectors.Event) policies.Verdict {
 	g.register(found, e)
 	verdict, _ := policies.AnswerOf(found)
 	verdict = verdict.Stricter(g.match(e))
-	if g.Count == nil { g.Count = map[string]int{} }
-	if verdict.Action != rules.Allow { g.Count[string(verdict.Rule)+" "+string(verdict.Reason)]++ }
+	if g.Count == nil {
+		g.Count = map[string]int{}
+	}
+	if verdict.Action != rules.Allow {
+		g.Count[string(verdict.Rule)+" "+string(verdict.Reason)]++
+	}
 	g.ticket = limits.Ticket{}
 	if verdict.Action <= rules.StepUp {
 		ticket, d := g.attempts.Take(context.Background(), e.Time, g.charges(e))
@@ -172,6 +185,14 @@ func (g *Gate) match(e *detectors.Event) policies.Verdict {
 func (g *Gate) register(found []rules.Finding, e *detectors.Event) {
 	for _, f := range found {
 		for _, d := range policies.DecisionsOf(f, *e) {
+			key := string(d.Rule) + " " + string(d.Scope) + " " + d.Value
+			if at, ok := g.registered[key]; ok && e.Time.Sub(at) < d.Until.Sub(e.Time)/coalesce {
+				continue
+			}
+			if len(g.registered) > registeredMax {
+				clear(g.registered)
+			}
+			g.registered[key] = e.Time
 			// What cannot be kept is held off, or one too many; neither happens here for long.
 			_, _ = g.decisions.Register(context.Background(), d, e.Time)
 		}
@@ -187,7 +208,7 @@ func (g *Gate) charges(e *detectors.Event) []limits.AttemptCharge {
 	if e.Source.Address.IsValid() {
 		charges = append(charges, limits.AttemptCharge{Bucket: &g.buckets.Network, Key: e.Source.Network.Addr().As16(), N: 1})
 	}
-	if !e.Name.Digest.IsZero() {
+	if !e.Name.Digest.IsZero() && !e.Password.Repeat { // nobody gains by the same wrong password
 		charges = append(charges, limits.AttemptCharge{Bucket: &g.buckets.Name, Key: e.Name.Digest, N: 1})
 	}
 	return charges

@@ -16,7 +16,9 @@ var actions = map[rules.Action]simulate.Action{
 }
 
 // Before implements [simulate.Defense].
-func (s Simulated) Before(e *detectors.Event) simulate.Action { return actions[s.Gate.Before(e).Action] }
+func (s Simulated) Before(e *detectors.Event) simulate.Action {
+	return actions[s.Gate.Before(e).Action]
+}
 
 // After implements [simulate.Defense].
 func (s Simulated) After(e *detectors.Event) simulate.Action { return actions[s.Gate.After(e).Action] }
