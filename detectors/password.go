@@ -26,7 +26,7 @@ type PasswordsConfig struct {
 // are set. A failure with a new pair of name and password sets one of its rungs and
 // clears a bit anywhere. A password that never failed stands at 24, and at 44, where it
 // is popular, with a probability of 7.6 in 10,000,000,000; one that is sprayed gets
-// there with some 25 guesses, however many addresses they come from. Three in five of
+// there with 20 guesses or a few more, however many addresses they come from. Three in five of
 // its steps are forgotten with 2,097,152 failures of others. Which bits change depends on the event
 // alone, its key first, so that each node and each replay do the same. Repeats,
 // successes and attempts from a known device only read.
