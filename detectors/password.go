@@ -193,9 +193,10 @@ func (p *Passwords) Observe(e Event) {
 	if e.Password.Digest.IsZero() {
 		return
 	}
-	repeat := p.repeats(&e) // and not what e says, which events of the same time cannot know
+	repeat := false // by what is known now, and not what e says: events of the same time cannot know
 	if named(&e) {
-		v, _ := p.pairs.take(pairHash(&e), e.Time)
+		v, idle := p.pairs.take(pairHash(&e), e.Time)
+		repeat = v.repeats(idle)
 		*v = pairWrong
 		if repeat {
 			*v = pairRepeated
@@ -230,7 +231,11 @@ func (p *Passwords) repeats(e *Event) bool {
 		return false
 	}
 	v, idle := p.pairs.find(pairHash(e), e.Time)
-	return v != nil && (*v == pairRepeated || *v == pairWrong && idle < pairKept)
+	return v != nil && v.repeats(idle)
+}
+
+func (v pairState) repeats(idle time.Duration) bool {
+	return v == pairRepeated || v == pairWrong && idle < pairKept
 }
 
 // mistyped reports whether e's name failed lately with what is near to e's password.
