@@ -17,7 +17,7 @@ type NamesConfig struct {
 	LearningUntil time.Time         // as for [Sequential]: before it a name that the gate does not know is nothing special
 	Decoys        func(Digest) bool // names of accounts that nobody owns; nil: none. Not called concurrently
 	Names         int               // tried names kept; 0: 262,144
-	Sources       int               // sources kept with their first 3 names; 0: 131,072
+	Sources       int               // sources kept with their first 3 names; 0: 32,768
 	Rings         int               // sources kept with their last 64 names; 0: 65,536
 	Marks         int               // sources and fingerprints kept that tried a decoy; 0: 65,536
 }
@@ -46,10 +46,10 @@ type NamesConfig struct {
 //
 // It keeps per name that was tried by strangers or logged in with 6 networks, as hashes
 // of 32 bits (44 bytes; forgotten after 7 idle days, dictionary names last); per source
-// 3 names of 16 bytes (88 bytes), and of at most Rings sources with 4 names or more the
+// 3 names of 16 bytes (88 bytes; those with one name go first), and of at most Rings sources with 4 names or more the
 // last 64 (1,064 bytes, forgotten after an idle day, those whose names are known first);
 // per mark 32 bytes. Of the latest name of each source it keeps the first 16 characters.
-// All full: 12 + 12 + 68 + 2 MiB, and as much as half of that for the first two and the
+// All full: 11 + 3 + 67 + 2 MiB, and as much as half of that for the first two and the
 // last in their indices.
 //
 // It says [Signal]s name.dictionary, name.sources, name.decoy, source.unknown_names,
@@ -155,7 +155,7 @@ func NewNames(c NamesConfig) *Names {
 		c.Names = 1 << 18
 	}
 	if c.Sources <= 0 {
-		c.Sources = 1 << 17
+		c.Sources = 1 << 15
 	}
 	if c.Rings <= 0 {
 		c.Rings = 1 << 16
@@ -168,7 +168,7 @@ func NewNames(c NamesConfig) *Names {
 		decoys: new(atomic.Pointer[func(Digest) bool]),
 		tried:  newTable[uint64](c.Names, triedForget, (*triedName).dictionary, nil),
 		few: newTable[sourceKey](c.Sources, ringForget,
-			func(v *fewNames) bool { return v.n == firstNames }, nil),
+			func(v *fewNames) bool { return v.n > 1 }, nil),
 		rings: newTable[sourceKey](c.Rings, ringForget,
 			func(v *nameRing) bool { return v.n >= enoughNames && 2*v.unknown >= v.n }, nil),
 		marks: newTable[uint64](c.Marks, decoyLasts, func(*decoyMark) bool { return true }, nil),

@@ -278,6 +278,14 @@ func TestABrowserOfManyIsNotMarked(t *testing.T) {
 		return e
 	}
 	n.Observe(with("trap", detectors.Failure))
+	late := with("a", detectors.Success)
+	late.Time, late.Device.State = monday.Add(23*time.Hour), detectors.Trusted
+	n.Observe(late)
+	late.Time = monday.Add(24 * time.Hour)
+	if got := value(n.Assess(late), "client.decoy"); got != 0 {
+		t.Errorf("a day after the hit, an hour after a log-in: got %v, want 0", got)
+	}
+	n.Observe(with("trap", detectors.Failure))
 	for i := range 3 {
 		if got := value(n.Assess(with("x", detectors.Unknown)), "client.decoy"); got != 1 {
 			t.Errorf("after %d log-ins: got %v, want 1", i, got)
