@@ -14,7 +14,7 @@ import (
 type LoopsConfig struct {
 	LearningUntil time.Time // as for [Sequential]
 	Pairs         int       // of a network and a name that failed from it, kept; 0: 131,072
-	Sources       int       // networks that log-ins failed from, kept; 0: 65,536
+	Sources       int       // networks that a pair was repeated from, kept; 0: 65,536
 	Storms        int       // of a network and a kind of credential, kept; 0: 65,536
 	Clients       int       // TLS fingerprints, families, and both together, kept; 0: 32,768
 }
@@ -42,7 +42,7 @@ type LoopsConfig struct {
 //
 // It keeps per network and name, in windows of 6 hours of which the last 4 count (18 to
 // 24 hours), two counts each and the last 4 wrong passwords as hashes of 32 bits (44
-// bytes); per network the same counts (36 bytes); per storm 12 bytes; per fingerprint,
+// bytes); per network the same counts, from its first repetition on (36 bytes); per storm 12 bytes; per fingerprint,
 // family or pair 16 bytes, for 60 days. With 16 bytes each for being found, all full:
 // 8 + 4 + 2 + 1 MiB, and as much as half of that for the indices. Pairs that are no loop,
 // sources with few failures, quiet credentials and rare clients go first.
@@ -131,9 +131,9 @@ func NewLoops(c LoopsConfig) *Loops {
 	l := &Loops{
 		config: c,
 		pairs: newTable[uint64](c.Pairs, loopForget,
-			func(v *loopState) bool { return v.looping(v.window) }, nil),
+			func(v *loopState) bool { return v.times[0] >= loopRequests }, nil),
 		sources: newTable[sourceKey](c.Sources, loopForget,
-			func(v *loopCounts[uint32]) bool { n, _ := v.sums(v.window); return n >= loopRequests }, nil),
+			func(v *loopCounts[uint32]) bool { return v.requests[0] >= loopRequests }, nil),
 		storms: newTable[uint64](c.Storms, 2*stormWindow,
 			func(v *storm) bool { return v.now+v.before >= stormSaid }, nil),
 		clients: newTable[uint64](c.Clients, clientForget,
@@ -150,7 +150,7 @@ func NewLoops(c LoopsConfig) *Loops {
 func (l *Loops) Signals() []Description {
 	return []Description{
 		{Name: "client.loop", Unit: "0 or 1", Max: 1, Meaning: "1 for a wrong password that was tried again and again with the name from the source network: 8 failures or more within a day, one in ten of them a new pair"},
-		{Name: "source.repeated_pairs", Unit: "share", Max: 1, Meaning: "failed log-ins from the source network that repeat a pair of name and password, within a day; from 8 failures and 0.5 up; 0.9 and more are programs"},
+		{Name: "source.repeated_pairs", Unit: "share", Max: 1, Meaning: "failed log-ins from the source network that repeat a pair of name and password, within a day and since the first that did; from 8 failures and 0.5 up; 0.9 and more are programs"},
 		{Name: "client.token_storm", Unit: "requests per 10 min", Meaning: "requests from the source network whose credential, of the same kind, was refused outside log-in; from 20 up, and of such requests alone"},
 		{Name: "client.incoherent", Unit: "0 or 1", Max: 1, Meaning: "1 where the User-Agent says one thing and TLS or header fields another, as far as is known or learned"},
 	}
@@ -270,7 +270,11 @@ func (l *Loops) observePair(e *Event) {
 	v.turn(window)
 	fresh := v.try(password)
 	v.count(fresh)
-	s, _ := l.sources.take(keyOf(e.Source), e.Time)
+	source := keyOf(e.Source)
+	if s, _ := l.sources.find(source, e.Time); s == nil && fresh {
+		return // it is like most: a source begins with its first repetition
+	}
+	s, _ := l.sources.take(source, e.Time)
 	s.turn(window)
 	s.count(fresh)
 }

@@ -149,9 +149,12 @@ func TestLoopsAreAsAPlainListSays(t *testing.T) {
 				s := sources[source]
 				if s == nil || e.Time.Sub(s.last) >= 24*time.Hour {
 					s = &pair{}
+					delete(sources, source)
+				}
+				if !f.fresh || sources[source] != nil {
+					s.failed, s.last = append(s.failed, f), e.Time
 					sources[source] = s
 				}
-				s.failed, s.last = append(s.failed, f), e.Time
 			}
 
 			ask := tried(minute+r.IntN(pause), source, name, password)
@@ -195,7 +198,7 @@ func TestTokenStormsTouchNobodysLogin(t *testing.T) {
 		t.Errorf("10 min later: got %v", got)
 	}
 	other, elsewhere, person := token(599), token(599), tried(9, here, "hanako", 1)
-	other.Credential = "cookie"
+	other.Credential, person.Credential = "cookie", "token"
 	elsewhere.Source = attempt(monday, "203.0.113.8", "", detectors.Unknown).Source
 	for name, e := range map[string]detectors.Event{"another credential": other, "another network": elsewhere, "a person's log-in": person} {
 		if got := l.Assess(e); len(got) != 0 {

@@ -127,6 +127,18 @@ func TestNamesOfAnEnumeration(t *testing.T) {
 	}
 }
 
+func TestWhileLearningNoNameIsUnknown(t *testing.T) {
+	for until, want := range map[time.Time]float64{{}: 1, monday.Add(time.Hour): 0} {
+		n := detectors.NewNames(detectors.NamesConfig{LearningUntil: until})
+		for i := range 20 {
+			n.Observe(attempt(monday, here, fmt.Sprint(i), detectors.Failure))
+		}
+		if got := value(n.Assess(attempt(monday, here, "a", detectors.Unknown)), "source.unknown_names"); got != want {
+			t.Errorf("learning until %v: got %v, want %v", until, got, want)
+		}
+	}
+}
+
 // listed is a name as a slow model keeps it.
 type listed struct {
 	name               string
