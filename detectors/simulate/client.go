@@ -193,7 +193,7 @@ func read(status int, contentType string, body []byte) answer {
 			Type string `json:"type"`
 		}
 		if json.Unmarshal(body, &problem) == nil && strings.Contains(problem.Type, "/problems/") {
-			if strings.HasSuffix(problem.Type, "/step-up") {
+			if strings.HasSuffix(problem.Type, "/step-up") || strings.HasSuffix(problem.Type, "/factor-needed") {
 				return answer{verdict: stepUp, gate: true}
 			}
 			return answer{verdict: refused, gate: true}

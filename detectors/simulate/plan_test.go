@@ -136,6 +136,7 @@ func TestRead(t *testing.T) {
 		{"unavailable", 503, problem, `{"type":"/.kidoban/problems/unavailable"}`, true, "refused"},
 		{"session ended is the gate's, though 401", 401, problem, `{"type":"/.kidoban/problems/session-ended"}`, true, "refused"},
 		{"step-up", 403, problem, `{"type":"/.kidoban/problems/step-up"}`, true, "step-up"},
+		{"held for a factor", 401, problem, `{"type":"/.kidoban/problems/factor-needed"}`, true, "step-up"},
 		{"a backend's own 403", 403, "text/plain", "no", false, "refused"},
 		{"a backend's own problem", 401, problem, `{"type":"about:blank"}`, false, "wrong"},
 		{"a torn problem", 401, problem, `{"type":"/.kidoban/pro`, false, "wrong"},
