@@ -246,6 +246,9 @@ func (p *play) try(t try) {
 		p.defense.Proved(&e)
 		return
 	}
+	if w, ok := p.defense.(witness); ok {
+		w.witness(p.town, &t)
+	}
 	a := p.defense.Before(&e)
 	switch {
 	case a == Refuse || a == Deceive:
@@ -256,7 +259,7 @@ func (p *play) try(t try) {
 		case t.who >= 0 && !p.town.known(t.who):
 			e.Account, e.AccountSince, e.Organization, e.Existence = p.town.account(t.who), t.at, p.town.organization(t.who), detectors.Exists
 		case t.kind == own:
-			e.Account, e.AccountSince = detectors.Account("mine"+string(rune('a'-1-t.who))), p.Start.Add(-2*time.Hour)
+			e.Account, e.AccountSince = ownAccount(t.who), p.Start.Add(-2*time.Hour)
 		}
 	default:
 		e.Outcome = detectors.Failure
@@ -277,6 +280,11 @@ func (p *play) try(t try) {
 		}
 		p.follow(t, a, final, counted)
 	}
+}
+
+// ownAccount is one of the attacker's, who is below zero.
+func ownAccount(who int) detectors.Account {
+	return detectors.Account("mine" + string(rune('a'-1-who)))
 }
 
 func (p *play) slice(at time.Time) *Slice {
