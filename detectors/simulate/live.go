@@ -192,26 +192,29 @@ func (w *wire) pocket(i int, a Account) *pocket {
 
 func (w *wire) witness(town *town, t *try) {
 	w.next = attempt{at: t.at, from: t.where.address, client: t.client, jar: newPocket(nil), right: t.right, thief: t.kind == attacking}
+	w.next.name, w.next.password = "nobody."+t.name.String()[:16]+"@mail.example", t.password
 	var whose detectors.Account
 	switch {
 	case t.kind == own:
 		whose = ownAccount(t.who)
-	case t.who >= 0 && t.name == town.name(t.who):
+	case t.who >= 0:
 		whose = town.account(t.who)
-	default: // nobody's name
-		w.next.name, w.next.password = "nobody."+t.name.String()[:16]+"@mail.example", t.password
+	default:
 		return
 	}
 	i, a := w.account(whose)
-	w.next.name, w.next.password = a.Name, t.password
+	if t.device {
+		w.next.jar = w.pocket(i, a)
+	}
+	if t.who >= 0 && t.name != town.name(t.who) {
+		return // a person who typed nobody's name
+	}
+	w.next.name = a.Name
 	switch {
 	case t.right:
 		w.next.password = a.Password
-	case t.why == typo: // of one and the same slip always the same
+	case t.why == typo && a.Password != "": // of one and the same slip always the same
 		w.next.password = mistyped(rand.New(rand.NewPCG(textHash(t.password, -1), 6)), a.Password)
-	}
-	if t.device {
-		w.next.jar = w.pocket(i, a)
 	}
 }
 
