@@ -17,6 +17,9 @@ import (
 // event is published. All texts at their longest still fit an envelope.
 const longest = 4096
 
+// shorter is the same of the texts that version 2 added: words and digests.
+const shorter = 256
+
 var (
 	errShort     = errors.New("it ends too early")
 	errTrailing  = errors.New("bytes are left over")
@@ -137,25 +140,50 @@ const (
 	hasPopularity
 	isAmbiguous
 	hasSize
-	allBits = 1<<iota - 1
+	firstBits = 1<<iota - 1 // of envelopes of version 1
 )
+
+// The bits that version 2 added, and the fields after those of version 1.
+const (
+	hasExistence = (firstBits + 1) << iota
+	isUnproven
+	hasJA4
+	hasHeaders
+	hasFamily
+	isIncoherent
+	hasPassword // the digest
+	hasNear
+	hasLogins
+	usedNetwork
+	usedOperator
+	usedClient
+	hasCapacity
+	allBits = (firstBits+1)<<iota - 1
+)
+
+// nearest is the most digests of what a password is near to.
+const nearest = 33
 
 // normalize gives e the form in which every node sees it: texts bounded, times in
 // UTC without monotonic readings, addresses without zones.
 func normalize(e *detectors.Event) {
-	cut(&e.Kind)
-	cut(&e.Name.Display)
-	cut(&e.Account)
-	cut(&e.Organization)
-	cut(&e.Session)
-	cut(&e.Source.Country)
-	cut(&e.Device.ID)
-	cut(&e.Device.State)
-	cut(&e.Fingerprint)
-	cut(&e.Route)
-	cut(&e.Credential)
-	cut(&e.Outcome)
-	cut(&e.Reason)
+	cut(&e.Kind, longest)
+	cut(&e.Name.Display, longest)
+	cut(&e.Account, longest)
+	cut(&e.Organization, longest)
+	cut(&e.Session, longest)
+	cut(&e.Source.Country, longest)
+	cut(&e.Device.ID, longest)
+	cut(&e.Device.State, longest)
+	cut(&e.Fingerprint, longest)
+	cut(&e.Route, longest)
+	cut(&e.Credential, longest)
+	cut(&e.Outcome, longest)
+	cut(&e.Reason, longest)
+	cut(&e.Existence, shorter)
+	cut(&e.Client.JA4, shorter)
+	cut(&e.Client.Headers, shorter)
+	cut(&e.Client.Family, shorter)
 	if !e.AccountSince.IsZero() {
 		e.AccountSince = e.AccountSince.UTC().Round(0)
 	}
@@ -166,16 +194,21 @@ func normalize(e *detectors.Event) {
 		e.Source.Network = netip.Prefix{}
 	}
 	e.Password.Popularity = min(max(e.Password.Popularity, 0), math.MaxInt32)
+	if e.Password.Near = e.Password.Near[:min(len(e.Password.Near), nearest)]; len(e.Password.Near) == 0 {
+		e.Password.Near = nil
+	}
+	e.History.Logins = min(max(e.History.Logins, 0), math.MaxInt32)
+	e.History.Capacity = min(max(e.History.Capacity, 0), math.MaxInt32)
 	e.Size = max(e.Size, 0)
 }
 
 // cut shortens a text to what is carried, between characters.
-func cut[T ~string](text *T) {
-	if len(*text) <= longest {
+func cut[T ~string](text *T, most int) {
+	if len(*text) <= most {
 		return
 	}
-	n := longest
-	for n > longest-utf8.UTFMax && !utf8.RuneStart((*text)[n]) {
+	n := most
+	for n > most-utf8.UTFMax && !utf8.RuneStart((*text)[n]) {
 		n--
 	}
 	*text = T(strings.Clone(string((*text)[:n])))
@@ -234,6 +267,19 @@ func appendEvent(b []byte, e *detectors.Event) []byte {
 	flag(hasPopularity, e.Password.Popularity != 0)
 	flag(isAmbiguous, e.Ambiguous)
 	flag(hasSize, e.Size != 0)
+	flag(hasExistence, e.Existence != "")
+	flag(isUnproven, e.Unproven)
+	flag(hasJA4, e.Client.JA4 != "")
+	flag(hasHeaders, e.Client.Headers != "")
+	flag(hasFamily, e.Client.Family != "")
+	flag(isIncoherent, e.Client.Incoherent)
+	flag(hasPassword, !e.Password.Digest.IsZero())
+	flag(hasNear, len(e.Password.Near) > 0)
+	flag(hasLogins, e.History.Logins != 0)
+	flag(usedNetwork, e.History.Network)
+	flag(usedOperator, e.History.Operator)
+	flag(usedClient, e.History.Client)
+	flag(hasCapacity, e.History.Capacity != 0)
 
 	b = binary.AppendUvarint(b, mask)
 	b = appendTime(b, e.StreamTime)
@@ -283,7 +329,34 @@ func appendEvent(b []byte, e *detectors.Event) []byte {
 	if mask&hasSize != 0 {
 		b = binary.AppendUvarint(b, uint64(e.Size))
 	}
+	text(hasExistence, string(e.Existence))
+	text(hasJA4, e.Client.JA4)
+	text(hasHeaders, e.Client.Headers)
+	text(hasFamily, e.Client.Family)
+	if mask&hasPassword != 0 {
+		b = append(b, e.Password.Digest[:]...)
+	}
+	if mask&hasNear != 0 {
+		b = append(b, byte(len(e.Password.Near)))
+		for _, n := range e.Password.Near {
+			b = binary.BigEndian.AppendUint32(b, n)
+		}
+	}
+	if mask&hasLogins != 0 {
+		b = binary.AppendUvarint(b, uint64(e.History.Logins))
+	}
+	if mask&hasCapacity != 0 {
+		b = binary.AppendUvarint(b, uint64(e.History.Capacity))
+	}
 	return b
+}
+
+// bodyVersion is the version of the envelope that a body needs.
+func bodyVersion(body []byte) byte {
+	if mask, _ := binary.Uvarint(body); mask > firstBits {
+		return 2
+	}
+	return 1
 }
 
 func appendAddress(b []byte, a netip.Addr) []byte {
@@ -316,16 +389,17 @@ func decodeEvent(b []byte) (detectors.Event, error) {
 	if mask&^uint64(allBits) != 0 || mask&hasNetwork != 0 && mask&countingNetwork != 0 {
 		d.fail(errCanonical)
 	}
-	text := func(bit uint64) string {
+	bounded := func(bit, most uint64) string {
 		if mask&bit == 0 || d.err != nil {
 			return ""
 		}
-		v := d.text(longest)
+		v := d.text(most)
 		if v == "" {
 			d.fail(errCanonical)
 		}
 		return v
 	}
+	text := func(bit uint64) string { return bounded(bit, longest) }
 	number := func(bit, most uint64) uint64 {
 		if mask&bit == 0 || d.err != nil {
 			return 0
@@ -346,12 +420,17 @@ func decodeEvent(b []byte) (detectors.Event, error) {
 		}
 		e.Time = e.StreamTime.Add(off)
 	}
-	if mask&hasDigest != 0 {
-		copy(e.Name.Digest[:], d.take(uint64(len(e.Name.Digest))))
-		if e.Name.Digest.IsZero() {
+	digest := func(bit uint64) (v detectors.Digest) {
+		if mask&bit == 0 || d.err != nil {
+			return v
+		}
+		copy(v[:], d.take(uint64(len(v))))
+		if v.IsZero() {
 			d.fail(errCanonical)
 		}
+		return v
 	}
+	e.Name.Digest = digest(hasDigest)
 	e.Name.Display = text(hasDisplay)
 	e.Account = detectors.Account(text(hasAccount))
 	if mask&hasSince != 0 {
@@ -394,6 +473,27 @@ func decodeEvent(b []byte) (detectors.Event, error) {
 	e.Password.Popularity = int(number(hasPopularity, math.MaxInt32))
 	e.Ambiguous = mask&isAmbiguous != 0
 	e.Size = int64(number(hasSize, math.MaxInt64))
+	e.Existence = detectors.Existence(bounded(hasExistence, shorter))
+	e.Unproven = mask&isUnproven != 0
+	e.Client.JA4 = bounded(hasJA4, shorter)
+	e.Client.Headers = bounded(hasHeaders, shorter)
+	e.Client.Family = bounded(hasFamily, shorter)
+	e.Client.Incoherent = mask&isIncoherent != 0
+	e.Password.Digest = digest(hasPassword)
+	if mask&hasNear != 0 {
+		n := d.byte()
+		if n == 0 || n > nearest {
+			d.fail(errCanonical)
+		}
+		for b := d.take(4 * uint64(n)); len(b) > 0; b = b[4:] {
+			e.Password.Near = append(e.Password.Near, binary.BigEndian.Uint32(b))
+		}
+	}
+	e.History.Logins = int(number(hasLogins, math.MaxInt32))
+	e.History.Network = mask&usedNetwork != 0
+	e.History.Operator = mask&usedOperator != 0
+	e.History.Client = mask&usedClient != 0
+	e.History.Capacity = int(number(hasCapacity, math.MaxInt32))
 	if err := d.end(); err != nil {
 		return detectors.Event{}, err
 	}

@@ -39,7 +39,8 @@
 // Two streams, {kidoban}:events and {kidoban}:repair, of roughly bounded length; the
 // commands are XADD, XREAD, XRANGE, EXPIRE and TIME.
 // Entries hold versioned binary envelopes of at most 64 KiB; a version that is not
-// known is skipped, counted and told. In the first go events, in batches, beats and
+// known is skipped, counted and told. Events are sent in the lowest version that has
+// their fields, and those of every version are read. In the first go events, in batches, beats and
 // announcements. A beat says once a second that a node lives, what its highest
 // sequence is, and what it has of others: from beats receivers learn of events that
 // did not come, senders of what is everywhere, and all how many nodes are alive
@@ -72,7 +73,8 @@
 // without a restart. That the directory cannot be used is no reason not to start.
 //
 // Events tell of people: accounts, addresses, names as keyed digests and, where the
-// gate allows it, for display. Files have mode 0600, and go after Config.JournalAge;
+// gate allows it, for display. Keyed digests of passwords go with them, for detectors;
+// [Stream.Search] and [Stream.Recent] leave them out. Files have mode 0600, and go after Config.JournalAge;
 // the streams in Redis go an hour, or a day, after their last entry.
 //
 // # A start

@@ -14,6 +14,9 @@ const (
 	// version of the envelope. Its first fields (version, kind, node, incarnation)
 	// keep their place in every version.
 	version = 1
+	// newest is the version of envelopes of events in which one has fields that
+	// version 1 has not; all others are of version 1, which older programs read.
+	newest = 2
 	// largest is the most bytes of an envelope.
 	largest = 64 << 10
 	// roomy is where an envelope of several events is full.
@@ -89,10 +92,11 @@ func (d *decoder) id() senderID {
 
 // header reads the fields that all envelopes begin with.
 func (d *decoder) header() (kind byte, id senderID) {
-	if v := d.byte(); v != version && d.err == nil {
+	v := d.byte()
+	kind = d.byte()
+	if v != version && !(v == newest && kind == eventsKind) && d.err == nil {
 		d.fail(errVersion)
 	}
-	kind = d.byte()
 	return kind, d.id()
 }
 
@@ -105,8 +109,19 @@ type events struct {
 
 func (m *events) last() uint64 { return m.first + uint64(len(m.bodies)) - 1 }
 
+// version is the lowest that carries all bodies.
+func (m *events) version() byte {
+	v := byte(version)
+	for _, body := range m.bodies {
+		v = max(v, bodyVersion(body))
+	}
+	return v
+}
+
 func (m *events) append(b []byte) []byte {
+	at := len(b)
 	b = appendHeader(b, eventsKind, m.id)
+	b[at] = m.version()
 	b = binary.AppendUvarint(b, m.first)
 	b = binary.AppendUvarint(b, uint64(len(m.bodies)))
 	for _, body := range m.bodies {
@@ -295,7 +310,11 @@ func decodeEnvelope(b []byte) (message any, err error) {
 	switch kind {
 	case eventsKind:
 		first, count := d.span()
-		message = &events{id: id, first: first, bodies: d.bodies(count)}
+		m := &events{id: id, first: first, bodies: d.bodies(count)}
+		if d.err == nil && m.version() != b[0] {
+			d.fail(errCanonical)
+		}
+		message = m
 	case beatKind:
 		message = d.beat(id)
 	case announceKind:

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"flag"
+	"math"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -32,9 +33,28 @@ func full() detectors.Event {
 		Source: detectors.Source{Address: netip.MustParseAddr("2001:db8::17"), Network: netip.MustParsePrefix("2001:db8::/64"), Port: 4711,
 			ASN: 64496, Country: "JP", Shared: true},
 		Device: detectors.Device{ID: "d-1", State: detectors.Trusted}, Fingerprint: "t13d", Route: detectors.LoginRoute, Credential: "password",
-		Outcome: detectors.Refused, Reason: "limited", Password: detectors.PasswordFacts{Repeat: true, Typo: true, Breached: true, Popularity: 48},
-		Ambiguous: true, Size: 1 << 40,
+		Outcome: detectors.Refused, Reason: "limited", Ambiguous: true, Size: 1 << 40,
+		Password:  detectors.PasswordFacts{Digest: detectors.Digest{3, 15: 1}, Near: []uint32{1, 0, math.MaxUint32}, Repeat: true, Typo: true, Breached: true, Popularity: 48},
+		Existence: detectors.Exists, Unproven: true,
+		Client:  detectors.Client{JA4: "t13d1516h2_8daaf6152771_e5627efa2ab1", Headers: "0123456789ab", Family: "chrome", Incoherent: true},
+		History: detectors.History{Logins: 255, Network: true, Operator: true, Client: true, Capacity: 1000},
 	}
+}
+
+// fullOfOne is full as version 1 of the envelope has it.
+func fullOfOne() detectors.Event {
+	e := full()
+	e.Existence, e.Unproven, e.Client, e.History = "", false, detectors.Client{}, detectors.History{}
+	e.Password.Digest, e.Password.Near = detectors.Digest{}, nil
+	return e
+}
+
+// differ is how two events differ; empty if they do not.
+func differ(want, got detectors.Event) string {
+	if reflect.DeepEqual(want, got) {
+		return ""
+	}
+	return cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }))
 }
 
 // TestEventHasNoFieldThatIsLost fails when an event gets a field that the
@@ -55,8 +75,8 @@ func TestEventHasNoFieldThatIsLost(t *testing.T) {
 	}
 	walk("", reflect.ValueOf(e))
 	got, err := decodeEvent(appendEvent(nil, &e))
-	if err != nil || got != e {
-		t.Errorf("%v: (-want +got):\n%s", err, cmp.Diff(e, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })))
+	if diff := differ(e, got); err != nil || diff != "" {
+		t.Errorf("%v: (-want +got):\n%s", err, diff)
 	}
 }
 
@@ -76,6 +96,12 @@ func anyEvent(t *rapid.T) detectors.Event {
 	}
 	e.Source.Port = rapid.Uint16().Draw(t, "port")
 	e.Password.Popularity = rapid.Int().Draw(t, "popularity")
+	e.Password.Digest[3] = rapid.Byte().Draw(t, "password")
+	e.Password.Near = rapid.SliceOfN(rapid.Uint32(), 0, 40).Draw(t, "near")
+	e.Existence, e.Unproven = detectors.Existence(text("existence")), rapid.Bool().Draw(t, "unproven")
+	e.Client = detectors.Client{JA4: text("ja4"), Headers: text("headers"), Family: text("family"), Incoherent: rapid.Bool().Draw(t, "incoherent")}
+	e.History = detectors.History{Logins: rapid.Int().Draw(t, "logins"), Network: rapid.Bool().Draw(t, "network"), Operator: rapid.Bool().Draw(t, "operator"),
+		Client: rapid.Bool().Draw(t, "client"), Capacity: rapid.Int().Draw(t, "capacity")}
 	return e
 }
 
@@ -85,8 +111,8 @@ func TestEventsRoundTrip(t *testing.T) {
 		normalize(&e)
 		b := appendEvent(nil, &e)
 		got, err := decodeEvent(b)
-		if err != nil || got != e {
-			t.Fatalf("%v: got %+v, want %+v", err, got, e)
+		if diff := differ(e, got); err != nil || diff != "" {
+			t.Fatalf("%v: (-want +got):\n%s", err, diff)
 		}
 	})
 }
@@ -95,9 +121,11 @@ func TestEventsRoundTrip(t *testing.T) {
 func TestLargestEvent(t *testing.T) {
 	e := full()
 	for _, text := range []*string{(*string)(&e.Kind), &e.Name.Display, (*string)(&e.Account), (*string)(&e.Organization), &e.Session, &e.Source.Country,
-		&e.Device.ID, (*string)(&e.Device.State), &e.Fingerprint, (*string)(&e.Route), &e.Credential, (*string)(&e.Outcome), &e.Reason} {
+		&e.Device.ID, (*string)(&e.Device.State), &e.Fingerprint, (*string)(&e.Route), &e.Credential, (*string)(&e.Outcome), &e.Reason, (*string)(&e.Existence),
+		&e.Client.JA4, &e.Client.Headers, &e.Client.Family} {
 		*text = strings.Repeat("鍵", longest)
 	}
+	e.Password.Near = make([]uint32, 2*nearest)
 	normalize(&e)
 	if n := len(e.Session); n > longest || n < longest-3 || !strings.HasSuffix(e.Session, "鍵") {
 		t.Errorf("a text of %d bytes ends with %q", n, e.Session[n-3:])
@@ -123,12 +151,13 @@ func TestLargestEvent(t *testing.T) {
 }
 
 func samples() map[string]interface{ append([]byte) []byte } {
-	e := full()
+	e, old := full(), fullOfOne()
 	small := detectors.Event{StreamTime: noon, Time: noon, Kind: detectors.Login, Outcome: detectors.Failure,
 		Source: detectors.Source{Address: netip.MustParseAddr("203.0.113.7"), Network: netip.MustParsePrefix("203.0.113.7/32")}}
 	id, other := senderID{"gate-1", 7}, senderID{"gate-2", 9}
 	return map[string]interface{ append([]byte) []byte }{
-		"events":        &events{id: id, first: 41, bodies: [][]byte{appendEvent(nil, &small), appendEvent(nil, &e)}},
+		"events":        &events{id: id, first: 41, bodies: [][]byte{appendEvent(nil, &small), appendEvent(nil, &old)}},
+		"events2":       &events{id: id, first: 41, bodies: [][]byte{appendEvent(nil, &small), appendEvent(nil, &e)}},
 		"beat":          &beat{id: id, clock: noon.Truncate(time.Millisecond), sent: 42, known: []known{{other, 5, 8}}},
 		"farewell":      &beat{id: id, clock: noon.Truncate(time.Millisecond), sent: 42, leaving: true},
 		"announcements": &announcements{id: id, counter: 3, list: []Announcement{{"decisions", "address/203.0.113.7", 7}}},
@@ -190,6 +219,17 @@ func TestEnvelopesAreDecodedStrictly(t *testing.T) {
 	}
 	if _, err := decodeEnvelope(change(0, 2)); !errors.Is(err, errVersion) {
 		t.Errorf("another version: %v", err)
+	}
+	for _, name := range []string{"events", "events2"} {
+		b := samples()[name].append(nil)
+		b[0] = newest + version - b[0]
+		if _, err := decodeEnvelope(b); !errors.Is(err, errCanonical) {
+			t.Errorf("%s with the version of the other: %v", name, err)
+		}
+		b[0] = newest + 1
+		if _, err := decodeEnvelope(b); !errors.Is(err, errVersion) {
+			t.Errorf("%s of a version to come: %v", name, err)
+		}
 	}
 }
 

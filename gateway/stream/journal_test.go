@@ -495,6 +495,39 @@ func TestIncarnationsAreNew(t *testing.T) {
 	}
 }
 
+// TestPasswordsAreForDetectors shows who gets digests of passwords: subscribers, now
+// and when the journal is read again, and nobody who shows events to people.
+func TestPasswordsAreForDetectors(t *testing.T) {
+	dir := t.TempDir()
+	s, _ := openAt(t, dir, 1)
+	e := full()
+	var seen detectors.Event
+	s.Subscribe(func(e detectors.Event) { seen = e })
+	s.Publish(e)
+	if diff := differ(detectors.Event{Password: e.Password}, detectors.Event{Password: seen.Password}); diff != "" {
+		t.Errorf("a subscriber (-want +got):\n%s", diff)
+	}
+	page, _, err := s.Search(t.Context(), Query{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for by, found := range map[string][]detectors.Event{"Search": page, "Recent": s.Recent(9)} {
+		if len(found) != 1 {
+			t.Fatalf("%s: %d events", by, len(found))
+		}
+		if p := found[0].Password; !p.Digest.IsZero() || p.Near != nil || !p.Breached || p.Popularity != 48 {
+			t.Errorf("%s: %+v", by, p)
+		}
+	}
+	var replayed detectors.Event
+	if err := s.Replay(t.Context(), nil, func(e detectors.Event) error { replayed = e; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if diff := differ(seen, replayed); diff != "" {
+		t.Errorf("replayed (-want +got):\n%s", diff)
+	}
+}
+
 func TestSearch(t *testing.T) {
 	at := noon
 	s, err := Open(Config{Node: "a", Incarnation: 1, Now: func() time.Time { return at }, Dir: t.TempDir(), JournalBytes: 4 << 20})

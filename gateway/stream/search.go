@@ -76,9 +76,13 @@ func (c Cursor) where() (w where, err error) {
 	return w, nil
 }
 
+// withhold takes out of e what is for detectors and nobody else: who has digests of a
+// password and a way to make more of them can try out what it is.
+func withhold(e *detectors.Event) { e.Password.Digest, e.Password.Near = detectors.Digest{}, nil }
+
 // Search returns events of the journal, the one that reached this node last first.
 // A call reads a bounded part of the journal: it may return few events, or none,
-// and yet a cursor.
+// and yet a cursor. Digests of passwords are not in what it returns.
 func (s *Stream) Search(ctx context.Context, q Query) (page []detectors.Event, next Cursor, err error) {
 	if q.Limit <= 0 {
 		q.Limit = 100
@@ -136,6 +140,7 @@ func (s *Stream) Search(ctx context.Context, q Query) (page []detectors.Event, n
 				if err != nil || !q.matches(&e) {
 					continue
 				}
+				withhold(&e)
 				e.Key = detectors.EventKey{Node: f.m.id.node, Incarnation: f.m.id.incarnation, Sequence: f.m.first + uint64(n)}
 				if page = append(page, e); len(page) == q.Limit {
 					return page, at.cursor(), nil

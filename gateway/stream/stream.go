@@ -122,11 +122,13 @@ func (s *Stream) enter() {
 // deliver hands e to the subscribers and returns the first panic of one. With
 // s.publishing.
 func (s *Stream) deliver(e detectors.Event) (fault any) {
+	shown := e
+	withhold(&shown)
 	s.mu.Lock()
 	if len(s.ring) < recent {
-		s.ring = append(s.ring, e)
+		s.ring = append(s.ring, shown)
 	} else {
-		s.ring[s.next] = e
+		s.ring[s.next] = shown
 	}
 	s.next = (s.next + 1) % recent
 	subscribers := s.subscribers
@@ -254,6 +256,7 @@ func (s *Stream) Replay(ctx context.Context, since Vector, each func(detectors.E
 }
 
 // Recent returns the latest n events, oldest first; fewer when fewer are known.
+// Digests of passwords are not in them.
 func (s *Stream) Recent(n int) []detectors.Event {
 	s.mu.Lock()
 	defer s.mu.Unlock()

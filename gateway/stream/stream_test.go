@@ -2,6 +2,7 @@ package stream_test
 
 import (
 	"fmt"
+	"reflect"
 	"sync"
 	"testing"
 	"time"
@@ -45,10 +46,10 @@ func TestPublish(t *testing.T) {
 				Key: detectors.EventKey{Node: "gate-1", Incarnation: 7, Sequence: 1}, StreamTime: start,
 				Time: test.want, Kind: detectors.Login, Outcome: detectors.Failure,
 			}
-			if got != want {
+			if !reflect.DeepEqual(got, want) {
 				t.Errorf("got %+v, want %+v", got, want)
 			}
-			if seen != got {
+			if !reflect.DeepEqual(seen, got) {
 				t.Errorf("the subscriber saw %+v, want %+v", seen, got)
 			}
 		})
