@@ -196,6 +196,7 @@ type completion struct {
 	identity    policies.Identity
 	credentials []presented
 	name        detectors.Name
+	password    detectors.PasswordFacts
 	device      detectors.Device
 	ambiguous   bool
 	size        int64
@@ -218,9 +219,15 @@ func (v *visit) complete(c completion) *refusal {
 	e := detectors.Event{
 		Time: v.now, Kind: c.kind, Name: c.name, Account: detectors.Account(c.identity.Subject),
 		Organization: detectors.Organization(c.identity.Organization), Source: v.source, Device: c.device,
-		Fingerprint: v.peer.Fingerprint, Route: v.class, Credential: credentialNames(c.credentials),
-		Outcome: c.outcome, Ambiguous: c.ambiguous, Size: c.size,
+		Route: v.class, Credential: credentialNames(c.credentials), Existence: detectors.Exists,
+		Outcome: c.outcome, Password: c.password, Ambiguous: c.ambiguous, Size: c.size,
 	}
+	if v.login != nil {
+		e.Client = v.login.client
+	} else {
+		e.Client = v.client()
+	}
+	e.Fingerprint = e.Client.Fingerprint()
 	if known {
 		e.AccountSince = person.FirstSeen
 	}
@@ -233,16 +240,16 @@ func (v *visit) complete(c completion) *refusal {
 			g.complain("devices", "error", err)
 		}
 	}
+	due, err := v.due(c, e, person, v.stepUp)
+	e.Unproven = err == nil && due.Need != policies.NeedNone || v.withheld(e)
 	verdict, observed := v.after(e)
-	stepUp := v.stepUp
 	if verdict.Action == rules.StepUp && !observed && v.canHold() {
 		v.count(countedLogin, verdict, false, e.Device.Known()) // and met by a factor
-		stepUp = true
+		due, err = v.due(c, e, person, true)
 	} else if refusal := v.concludeLogin(verdict, observed, e); refusal != nil {
 		v.logOut(c.credentials)
 		return refusal
 	}
-	due, err := v.due(c, e, person, stepUp)
 	if err != nil {
 		g.complain("second factors", "error", err)
 		v.logOut(c.credentials)

@@ -323,9 +323,10 @@ func (g *Guard) give(v *visit, subject string, approval *auth.Approval, purpose 
 // tried tells detectors, the record and the owner what became of an attempt.
 func (g *Guard) tried(v *visit, subject string, attempt auth.Attempt, err error) {
 	e := detectors.Event{
-		Time: v.now, Kind: detectors.Factor, Account: detectors.Account(subject), Source: v.source, Fingerprint: v.peer.Fingerprint,
+		Time: v.now, Kind: detectors.Factor, Account: detectors.Account(subject), Source: v.source, Client: v.client(),
 		Credential: string(attempt.Factor.Kind), Outcome: detectors.Success,
 	}
+	e.Fingerprint = e.Client.Fingerprint()
 	switch {
 	case errors.Is(err, auth.ErrMalformedCode):
 		return // a typing error

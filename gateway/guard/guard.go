@@ -150,6 +150,10 @@ type Core struct {
 	announcing time.Duration // how long an act waits for its entry
 	complaints complaints
 
+	// Breached reports whether a password is on a list of breached ones, soon; nil: there
+	// is no list.
+	Breached func(ctx context.Context, password string) bool
+
 	// Drifted is told when the answers of a backend stop fitting its preset, and when they
 	// fit again; nil: nobody is.
 	Drifted func(backend string, change policies.DriftChange)
@@ -405,17 +409,16 @@ func (v *visit) disown() {
 		return
 	}
 	s := v.subject()
-	s.Address, s.ASN, s.Country, s.Fingerprint = netip.Addr{}, 0, "", ""
+	s.Address, s.ASN, s.Country = netip.Addr{}, 0, ""
 	if enforced, _ := v.guard.Decisions.Match(s, v.now); enforced.Action >= rules.Refuse {
 		v.session, v.stale = nil, true
 	}
 }
 
-// subject is what decisions may be about, as far as it is known before a login.
+// subject is what decisions may be about, as far as it is known before a login. It
+// has no client program: those are told apart by what they send with a login.
 func (v *visit) subject() policies.Subject {
-	s := policies.Subject{
-		Address: v.source.Address, ASN: v.source.ASN, Country: v.source.Country, Fingerprint: v.peer.Fingerprint,
-	}
+	s := policies.Subject{Address: v.source.Address, ASN: v.source.ASN, Country: v.source.Country}
 	if v.session != nil {
 		// Who is in was let in; what others at the place do is not about them.
 		s.Account, s.Session, s.Device, s.OwnDevice = v.session.Subject, v.session.ID, v.session.Device, true

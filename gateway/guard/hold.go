@@ -33,6 +33,7 @@ type heldAnswer struct {
 	Credentials []heldCredential  `json:"credentials,omitempty"`
 	Name        detectors.Digest  `json:"name"`
 	Old         [][16]byte        `json:"old,omitempty"`
+	Event       detectors.Event   `json:"event"` // as it was published, unproven
 }
 
 type heldCredential struct {
@@ -111,7 +112,7 @@ func (v *visit) hold(p pending) *refusal {
 		v.pending = &p // its body is still to come; see answer.decide
 		return nil
 	}
-	held := heldAnswer{Kind: p.kind, Identity: p.identity, Name: p.name.Digest, Old: p.old}
+	held := heldAnswer{Kind: p.kind, Identity: p.identity, Name: p.name.Digest, Old: p.old, Event: p.event}
 	for _, c := range p.credentials {
 		held.Credentials = append(held.Credentials, heldCredential{c.credential.Name, c.value})
 	}
@@ -443,13 +444,18 @@ func (v *visit) claim(h auth.Hold) (heldAnswer, *refusal) {
 		g.complain("held log-ins", "error", err)
 		return held, v.refuse(ControlSessions, unavailable)
 	}
-	e := detectors.Event{
-		Time: v.now, Kind: held.Kind, Account: detectors.Account(h.Subject), Organization: detectors.Organization(h.Organization),
-		Source: v.source, Name: detectors.Name{Digest: held.Name},
+	e := held.Event
+	e.Time, e.Kind, e.Account, e.Organization = v.now, held.Kind, detectors.Account(h.Subject), detectors.Organization(h.Organization)
+	e.Source, e.Name.Digest, e.Outcome, e.Unproven = v.source, held.Name, detectors.Success, false
+	if device, err := v.device(h.Subject); err == nil {
+		e.Device = device
 	}
 	refusal := v.begin(completion{
 		kind: held.Kind, identity: held.Identity, credentials: g.credentials(held), name: detectors.Name{Digest: held.Name}, old: held.Old, hold: &h,
 	}, e)
+	if refusal == nil {
+		g.publish(e) // the login is proven now, and complete
+	}
 	v.cookies = append(v.cookies, clearedHoldCookie)
 	return held, refusal
 }

@@ -20,6 +20,7 @@ type login struct {
 	attempt attempt.Attempt
 	names   []typed
 	device  detectors.Device
+	client  detectors.Client
 	ticket  limits.Ticket
 	told    bool // its outcome was published
 	judged  bool // a verdict before the backend was counted, if only observed
@@ -29,10 +30,11 @@ type login struct {
 
 // typed is one name that the request could be read to carry.
 type typed struct {
-	name    detectors.Name
-	account string     // the subject behind it, as far as the directory knows
-	since   time.Time  // when the gate first saw that account
-	old     [][16]byte // digests of the name by earlier keys
+	name     detectors.Name
+	account  string                  // the subject behind it, as far as the directory knows
+	since    time.Time               // when the gate first saw that account
+	old      [][16]byte              // digests of the name by earlier keys
+	password detectors.PasswordFacts // of the first password that came with it
 }
 
 // countedLogin is how the ledger names decisions about log-ins, apart from those
@@ -71,7 +73,7 @@ func (g *Guard) serveLogin(w http.ResponseWriter, v *visit) error {
 			for _, n := range l.names {
 				e := v.event(n, detectors.Refused)
 				e.Reason = string(verdict.Reason)
-				g.Stream.Publish(e)
+				g.publish(e)
 			}
 			return refusal.write(w, r)
 		}
@@ -107,6 +109,7 @@ func (v *visit) unreadable(c Control, observed bool, err error) *refusal {
 // known or not.
 func (v *visit) meet() *refusal {
 	g, l := v.guard, v.login
+	l.client = v.client()
 	seen := make(map[detectors.Digest]bool, len(l.attempt.Pairs))
 	for _, p := range l.attempt.Pairs {
 		all := g.nameDigests(p.Name)
@@ -122,7 +125,7 @@ func (v *visit) meet() *refusal {
 				return v.refuse(ControlSessions, unavailable)
 			}
 		}
-		l.names = append(l.names, typed{detectors.Name{Digest: digest}, account, since, all[1:]})
+		l.names = append(l.names, typed{detectors.Name{Digest: digest}, account, since, all[1:], g.passwordFacts(v.r.Context(), p.Password)})
 	}
 	if len(l.names) == 0 {
 		l.names = []typed{{}}
@@ -163,11 +166,21 @@ func (g *Guard) nameDigests(name string) [][16]byte {
 
 // event is what happened to one typed name.
 func (v *visit) event(n typed, outcome detectors.Outcome) detectors.Event {
-	return detectors.Event{
+	e := detectors.Event{
 		Time: v.now, Kind: detectors.Login, Name: n.name, Account: detectors.Account(n.account), AccountSince: n.since,
-		Source: v.source, Device: v.login.device, Fingerprint: v.peer.Fingerprint, Route: v.class,
-		Outcome: outcome, Ambiguous: v.ambiguous, Size: v.login.attempt.Size,
+		Source: v.source, Device: v.login.device, Client: v.login.client, Fingerprint: v.login.client.Fingerprint(), Route: v.class,
+		Outcome: outcome, Password: n.password, Ambiguous: v.ambiguous, Size: v.login.attempt.Size,
 	}
+	if n.account != "" {
+		e.Existence = detectors.Exists
+	}
+	return e
+}
+
+// publish tells of a login with what detectors know of it now: who reads it later
+// gets to know the same.
+func (g *Guard) publish(e detectors.Event) detectors.Event {
+	return g.Stream.Publish(g.Detectors.Facts(e))
 }
 
 // before decides whether the backend may evaluate the attempt. observed is true
@@ -186,9 +199,12 @@ func (v *visit) before() (verdict policies.Verdict, observed bool) {
 		add(policies.Verdict{Action: rules.Refuse, Reason: policies.ReasonSourceUnknown}, g.modes.decisions)
 	}
 	for _, n := range l.names {
-		e := v.event(n, detectors.Unknown)
+		e := g.Detectors.Facts(v.event(n, detectors.Unknown))
 		found := g.Rules.Load().Evaluate(rules.LoginBefore, e, g.Detectors.Assess(e))
 		v.register(found, e)
+		answer, would := v.answersOf(found)
+		add(answer, g.modes.decisions)
+		add(would, true)
 		add(v.match(n.account))
 		x, observe := v.matchShadow(n.account)
 		add(x, observe)
@@ -208,12 +224,32 @@ func (v *visit) before() (verdict policies.Verdict, observed bool) {
 	return shadow, true
 }
 
+// answersOf is what rules answer to the attempt that they found something of, and to
+// nothing after it: what counts, and what only would.
+func (v *visit) answersOf(found []rules.Finding) (enforced, shadow policies.Verdict) {
+	enforced, shadow = policies.AnswerOf(found)
+	for _, x := range []*policies.Verdict{&enforced, &shadow} {
+		if x.Action == rules.Delay {
+			x.Delay = v.guard.delay
+		}
+	}
+	return enforced, shadow
+}
+
 // loginSubject is what decisions may be about at a login as account.
 func (v *visit) loginSubject(account string, device detectors.Device) policies.Subject {
 	return policies.Subject{
-		Address: v.source.Address, ASN: v.source.ASN, Country: v.source.Country, Fingerprint: v.peer.Fingerprint,
+		Address: v.source.Address, ASN: v.source.ASN, Country: v.source.Country, Fingerprint: v.fingerprint(),
 		Account: account, Device: device.ID, OwnDevice: device.Known(),
 	}
+}
+
+// fingerprint names the client program that logs in.
+func (v *visit) fingerprint() string {
+	if v.login == nil {
+		return v.client().Fingerprint()
+	}
+	return v.login.client.Fingerprint()
 }
 
 func (v *visit) match(account string) (policies.Verdict, bool) {
@@ -387,7 +423,7 @@ func (v *visit) accepted(a *answer, id policies.Identity, fresh []presented, out
 	l.told = true
 	for i, n := range l.names {
 		if i != chosen {
-			g.Stream.Publish(v.event(n, detectors.Unknown))
+			g.publish(v.event(n, detectors.Unknown))
 		}
 	}
 	var succeeded typed
@@ -402,7 +438,7 @@ func (v *visit) accepted(a *answer, id policies.Identity, fresh []presented, out
 		}
 	}
 	refusal := v.complete(completion{
-		kind: detectors.Login, identity: id, credentials: fresh, name: succeeded.name, device: device,
+		kind: detectors.Login, identity: id, credentials: fresh, name: succeeded.name, password: succeeded.password, device: device,
 		ambiguous: v.ambiguous, size: l.attempt.Size, outcome: detectors.Success, old: succeeded.old, answered: true,
 	})
 	if refusal == nil || refusal.hold != nil || refusal.reason == policies.ReasonStorageUnavailable { // the password was right
@@ -465,18 +501,53 @@ func (v *visit) tell(outcome detectors.Outcome) {
 // holds for the attempt that e is about.
 func (v *visit) after(e detectors.Event) (policies.Verdict, bool) {
 	g := v.guard
-	e = g.Stream.Publish(e)
+	e = g.publish(e)
 	found := g.Rules.Load().Evaluate(rules.LoginAfter, e, g.Detectors.Assess(e))
 	v.register(found, e)
 	if e.Outcome != detectors.Success {
 		g.Record.Count(record.Denial{Time: v.now, Kind: loginPrefix + string(e.Outcome), Key: v.source.Network.String()})
 		return policies.Verdict{}, false
 	}
-	enforced, shadow := g.Decisions.Match(v.loginSubject(string(e.Account), e.Device), v.now)
-	if x := v.verdictOf(enforced); x.Action != rules.Allow {
-		return x, g.modes.decisions
+	return v.successVerdict(found, e)
+}
+
+// successVerdict is what decisions and rules' answers say of a success; observed is
+// true when that is only what they would.
+func (v *visit) successVerdict(found []rules.Finding, e detectors.Event) (verdict policies.Verdict, observed bool) {
+	answer, would := v.answersOf(found)
+	enforced, shadow := v.guard.Decisions.Match(v.loginSubject(string(e.Account), e.Device), v.now)
+	if x := answer.Stricter(v.verdictOf(enforced)); x.Action != rules.Allow {
+		return x, v.guard.modes.decisions
 	}
-	return v.verdictOf(shadow), true
+	return would.Stricter(v.verdictOf(shadow)), true
+}
+
+// withheld reports whether a success is going to be kept back or refused by what is
+// decided already, and by what rules will say of it: detectors then learn it as one that
+// vouches for nobody. What only its own count brings about is not foreseen.
+func (v *visit) withheld(e detectors.Event) bool {
+	if !v.guards() {
+		return false
+	}
+	g := v.guard
+	e.Unproven = true
+	e = g.Detectors.Facts(e)
+	found := g.Rules.Load().Evaluate(rules.LoginAfter, e, g.Detectors.Assess(e))
+	verdict, observed := v.successVerdict(found, e)
+	if !observed && verdict.Action > rules.Delay {
+		return true
+	}
+	if g.modes.decisions {
+		return false
+	}
+	for _, f := range found {
+		for _, d := range policies.DecisionsOf(f, e) {
+			if d.Mode == rules.Enforce && d.Action > rules.Delay {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // concludeLogin counts a verdict on a login and turns it into an answer of ours,

@@ -199,9 +199,10 @@ func (v *visit) charge(q *counted, charges []limits.AttemptCharge, silent bool) 
 // requestEvents are what happened, once for each target, or once where there is none.
 func (v *visit) requestEvents(q *counted, outcome detectors.Outcome) []detectors.Event {
 	e := detectors.Event{
-		Time: v.now, Kind: detectors.Request, Source: v.source, Device: q.device, Fingerprint: v.peer.Fingerprint, Route: q.class,
+		Time: v.now, Kind: detectors.Request, Source: v.source, Device: q.device, Client: v.client(), Route: q.class,
 		Outcome: outcome, Ambiguous: v.ambiguous || q.ambiguous, Size: q.size,
 	}
+	e.Fingerprint = e.Client.Fingerprint()
 	if s := v.session; s != nil {
 		e.Account, e.Organization, e.Session = detectors.Account(s.Subject), detectors.Organization(s.Organization), s.ID
 	}
