@@ -111,6 +111,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("max_login_body %d: want 1 to 1048576 bytes, or 0 for the default", h.MaxLoginBody)
 	}
 	h.server, _ = ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	seeHandshakes(h.server)
 	h.app.add(h)
 	return checkForwarding(h.server, h.app.LaxForwarding)
 }
@@ -166,6 +167,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		Port:      remotePort(r, address),
 		EarlyData: r.TLS != nil && !r.TLS.HandshakeComplete,
 		Prepare:   h.prepare,
+	}
+	if peer.Port != 0 { // else the connection is a proxy's, and so is its handshake
+		peer.JA4 = handshakeOf(r)
 	}
 	return g.ServeHTTP(w, r, peer, next.ServeHTTP)
 }

@@ -53,6 +53,7 @@ type Peer struct {
 	Port        uint16
 	EarlyData   bool   // the request came as TLS 1.3 early data (0-RTT): unverified source, replayable
 	Fingerprint string // of the TLS client; empty: unknown
+	JA4         string // of the TLS client, without what resumption adds; empty: unknown
 
 	// Prepare makes a request of our own fit for the server's handlers.
 	Prepare func(*http.Request, http.ResponseWriter) *http.Request
