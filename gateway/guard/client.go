@@ -3,7 +3,23 @@ package guard
 import (
 	"net/http"
 	"strings"
+
+	"github.com/kidoban/kidoban/detectors"
+	"github.com/kidoban/kidoban/gateway/client"
 )
+
+// client is what the client program of v shows of itself, for detectors. Unlike
+// [Guard.clientFingerprint] it may change on the way: what a held log-in stays with
+// must not.
+func (v *visit) client() detectors.Client { return clientOf(v.r, v.peer.JA4) }
+
+func clientOf(r *http.Request, ja4 string) detectors.Client {
+	names := make([]string, 0, len(r.Header))
+	for name := range r.Header {
+		names = append(names, name)
+	}
+	return client.Describe(client.Shown{UserAgent: r.Header.Get("User-Agent"), Names: names, JA4: ja4, Secure: r.TLS != nil})
+}
 
 // clientFingerprint tells client programs apart by what they say of themselves in
 // every request, whatever its kind. It is no secret: with it a held log-in stays with
