@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/kidoban/kidoban/detectors/snapshot"
@@ -32,7 +34,7 @@ type CampaignsConfig struct {
 // F - λS of a value's failures are an attack's; the odds of its values make an attempt's
 // odds (Herley and Schechter, "Distinguishing Attacks from Legitimate Authentication
 // Traffic at Scale", NDSS 2019), without any label. Values go together, so each has
-// half a say, and at most 4 nats.
+// half a say, but for how new place and client are, and at most 4 nats.
 //
 // Odds alone need a limit that somebody chooses. campaign.rank needs none: it is the
 // share of good log-ins, those that were completed lately, that look better than this
@@ -61,6 +63,8 @@ type Campaigns struct {
 	unit   float64               // what one log-in now weighs
 	at     int64                 // Unix seconds that unit is of
 
+	on map[alarmName]uint64 // keys of operators and organizations with an alarm
+
 	rest *blob // what is in no table, for snapshots
 }
 
@@ -88,11 +92,12 @@ type tally struct {
 
 const (
 	valuesHalf = 3 * time.Hour
-	goodHalf   = 12 * time.Hour
+	goodHalf   = time.Hour
 
 	valueWeight  = 0.5
 	valueMost    = 4.0
 	features     = 9
+	valueNovelty = 7  // how new place and client are to the account; it goes with nothing else
 	scoreBuckets = 96 // of a quarter of a nat, the middle is 0
 	scoreStep    = 0.25
 	enoughGood   = 100 // good log-ins, before rank means anything
@@ -114,7 +119,7 @@ func NewCampaigns(c CampaignsConfig) *Campaigns {
 	}
 	heavy := func(s *stratum) bool { return s.since != 0 || s.base.n > 500 }
 	d := &Campaigns{
-		config: c, unit: 1,
+		config: c, unit: 1, on: map[alarmName]uint64{},
 		fixed:         [fixedStrata]stratum{newStratum(expectedAll, true), newStratum(expectedUntrusted, true), newStratum(expectedStrangers, true)},
 		operators:     newTable[uint64](c.Operators, 60*24*time.Hour, heavy, nil),
 		organizations: newTable[uint64](c.Organizations, 60*24*time.Hour, heavy, nil),
@@ -141,21 +146,50 @@ func (d *Campaigns) Signals() []Description {
 	}
 }
 
+// alarmName is what an alarm is about.
+type alarmName struct {
+	operator     uint32
+	organization Organization
+}
+
 // Alarm is a stratum in which more log-ins fail than is normal.
 type Alarm struct {
-	Stratum string    `json:"stratum"` // all, untrusted, strangers, operator or organization
+	Stratum string    `json:"stratum"` // all, untrusted, strangers, operator:64500 or organization:acme
 	Since   time.Time `json:"since"`
 	Why     string    `json:"why"`
 }
 
-// Alarms lists the alarms of the strata that are always watched.
+// Alarms lists the alarms that are on, those of all log-ins first; of operators and
+// organizations at most 1,024.
 func (d *Campaigns) Alarms(now time.Time) (on []Alarm) {
-	for i := range d.fixed {
-		if s := &d.fixed[i]; s.alarmed(binOf(now)) {
-			on = append(on, Alarm{fixedNames[i], time.Unix(s.since*int64(binLength/time.Second), 0).UTC(), s.why(fixedWords[i])})
+	add := func(s *stratum, name, words string) {
+		if s != nil && s.alarmed(binOf(now)) {
+			on = append(on, Alarm{name, time.Unix(s.since*int64(binLength/time.Second), 0).UTC(), s.why(words)})
 		}
 	}
+	for i := range d.fixed {
+		add(&d.fixed[i], fixedNames[i], fixedWords[i])
+	}
+	fixed := len(on)
+	for name, key := range d.on {
+		if name.operator != 0 {
+			s, _ := d.operators.find(key, now)
+			add(s, fmt.Sprintf("operator:%d", name.operator), operatorWords(name.operator))
+		} else {
+			s, _ := d.organizations.find(key, now)
+			add(s, fmt.Sprintf("organization:%.60s", string(name.organization)), organizationWords(name.organization))
+		}
+	}
+	slices.SortFunc(on[fixed:], func(a, b Alarm) int { return strings.Compare(a.Stratum, b.Stratum) })
 	return on
+}
+
+func operatorWords(asn uint32) string {
+	return fmt.Sprintf("log-ins from AS%d without a known device", asn)
+}
+
+func organizationWords(o Organization) string {
+	return fmt.Sprintf("log-ins to %.60q without a known device", string(o))
 }
 
 var fixedWords = [fixedStrata]string{"all log-ins", "log-ins without a known device", "log-ins of strangers"}
@@ -183,12 +217,12 @@ func (d *Campaigns) concerns(e *Event) string {
 	}
 	if e.Source.ASN != 0 {
 		if s, _ := d.operators.find(uint64(e.Source.ASN), e.Time); s != nil && s.alarmed(bin) {
-			return s.why(fmt.Sprintf("log-ins from AS%d without a known device", e.Source.ASN))
+			return s.why(operatorWords(e.Source.ASN))
 		}
 	}
 	if e.Organization != "" {
 		if s, _ := d.organizations.find(hash64(organizationSalt, string(e.Organization)), e.Time); s != nil && s.alarmed(bin) {
-			return s.why(fmt.Sprintf("log-ins to %.60q without a known device", string(e.Organization)))
+			return s.why(organizationWords(e.Organization))
 		}
 	}
 	return ""
@@ -231,10 +265,10 @@ func (d *Campaigns) Observe(e Event) {
 		d.fixed[stratumStrangers].observe(bin, failed, unfamiliar)
 	}
 	if e.Source.ASN != 0 {
-		d.observeIn(d.operators, uint64(e.Source.ASN), &e, bin, failed, unfamiliar)
+		d.observeIn(d.operators, alarmName{operator: e.Source.ASN}, uint64(e.Source.ASN), &e, bin, failed, unfamiliar)
 	}
 	if e.Organization != "" {
-		d.observeIn(d.organizations, hash64(organizationSalt, string(e.Organization)), &e, bin, failed, unfamiliar)
+		d.observeIn(d.organizations, alarmName{organization: e.Organization}, hash64(organizationSalt, string(e.Organization)), &e, bin, failed, unfamiliar)
 	}
 	if !failed {
 		d.praise(&e, bucketOf(d.score(&e)))
@@ -263,13 +297,22 @@ func (d *Campaigns) first(e *Event) bool {
 	return true
 }
 
-func (d *Campaigns) observeIn(strata *table[uint64, stratum], key uint64, e *Event, bin int64, failed, unfamiliar bool) {
+func (d *Campaigns) observeIn(strata *table[uint64, stratum], name alarmName, key uint64, e *Event, bin int64, failed, unfamiliar bool) {
 	s, _ := strata.take(key, e.Time)
 	if s.base.n == 0 {
 		*s = newStratum(expectedUntrusted, false)
 	}
 	s.observe(bin, failed, unfamiliar)
+	on := s.alarmed(bin)
+	if _, was := d.on[name]; on && !was && len(d.on) < alarmsMax {
+		d.on[name] = key
+	} else if was && !on {
+		delete(d.on, name)
+	}
 }
+
+// alarmsMax bounds the alarms of operators and organizations that are listed.
+const alarmsMax = 1024
 
 // valuesOf is what is known of e, a key each; 0: nothing.
 func valuesOf(e *Event) (v [features]uint64) {
@@ -341,16 +384,20 @@ func (d *Campaigns) score(e *Event) float64 {
 	s, f := float64(all.s)+1, float64(all.f)+1
 	overall := logOdds(s, f, lambda)
 	score := overall
-	for _, v := range valuesOf(e) {
+	for i, v := range valuesOf(e) {
 		if v == 0 {
 			continue
+		}
+		weight := valueWeight
+		if i == valueNovelty {
+			weight = 1
 		}
 		var t tally
 		if known, _ := d.values.find(v, e.Time); known != nil {
 			t = known.faded(e.Time)
 		}
 		of := logOdds(float64(t.s)+2*s/(s+f), float64(t.f)+2*f/(s+f), lambda)
-		score += valueWeight * math.Max(-valueMost, math.Min(valueMost, of-overall))
+		score += weight * math.Max(-valueMost, math.Min(valueMost, of-overall))
 	}
 	return score
 }

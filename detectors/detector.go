@@ -126,6 +126,18 @@ func (s *Set) Alarms(now time.Time) (on []Alarm) {
 	return on
 }
 
+// SetDecoys says which names are decoys: nobody logs in with them, and whoever tries
+// one has a list. is is called with the set's lock held; nil: none are.
+func (s *Set) SetDecoys(is func(Digest) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range s.detectors {
+		if d, ok := d.(*Names); ok {
+			d.SetDecoys(is)
+		}
+	}
+}
+
 // Catalog lists every signal of the set.
 func (s *Set) Catalog() []Description {
 	s.mu.Lock()

@@ -161,7 +161,7 @@ func stormKey(e *Event) uint64 {
 	return mix(uint64(keyOf(e.Source)) ^ hash64(stormSalt, e.Credential))
 }
 
-func passwordHash(e *Event) uint32 { return max(hash32(hashDigest(loopSalt, e.Password.Digest)), 1) }
+func wordHash(e *Event) uint32 { return max(hash32(hashDigest(loopSalt, e.Password.Digest)), 1) }
 
 func windowOf(t time.Time, length time.Duration) uint32 {
 	return uint32(t.Unix() / int64(length/time.Second))
@@ -194,7 +194,7 @@ func (l *Loops) assessLogin(signals []Signal, e *Event) []Signal {
 	window := windowOf(e.Time, loopWindow)
 	if !e.Password.Digest.IsZero() && !e.Name.Digest.IsZero() {
 		if v, _ := l.pairs.find(loopKey(e), e.Time); v != nil && v.looping(window) {
-			if i := v.place(passwordHash(e)); i >= 0 && v.times[i] >= loopRequests {
+			if i := v.place(wordHash(e)); i >= 0 && v.times[i] >= loopRequests {
 				n, _ := v.sums(window)
 				signals = append(signals, Signal{Name: "client.loop", Value: 1,
 					Why: fmt.Sprintf("the same wrong password %d times from %s: a program with an old password", min(n, int(v.times[i])), sourceName(e.Source))})
@@ -249,7 +249,7 @@ func (l *Loops) observePair(e *Event) {
 	if e.Outcome == Unknown {
 		return
 	}
-	k, password := loopKey(e), passwordHash(e)
+	k, password := loopKey(e), wordHash(e)
 	if e.Outcome != Failure { // it tells something of a password that was wrong before only
 		v, _ := l.pairs.find(k, e.Time)
 		if v == nil {

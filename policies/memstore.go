@@ -20,6 +20,7 @@ type MemoryStore struct {
 	revision uint64              // guarded by mu, as all below
 	byID     map[string]Stored   // all
 	live     map[identity]string // ids of those in state live
+	held     map[string]bool     // ids of those with a hold-off
 	acts     map[string]time.Time
 
 	notices *memoryNotices
@@ -43,7 +44,7 @@ func identityOf(d Decision) identity {
 // NewMemoryStore is empty.
 func NewMemoryStore() *MemoryStore {
 	return &MemoryStore{
-		byID: make(map[string]Stored), live: make(map[identity]string), acts: make(map[string]time.Time),
+		byID: make(map[string]Stored), live: make(map[identity]string), held: make(map[string]bool), acts: make(map[string]time.Time),
 		notices: &memoryNotices{all: make(map[string]*memoryNotice)},
 	}
 }
@@ -208,9 +209,15 @@ func (m *MemoryStore) setLocked(id string, s *Stored) {
 	}
 	if s == nil {
 		delete(m.byID, id)
+		delete(m.held, id)
 		return
 	}
 	m.byID[id] = *s
+	if s.HoldOff.IsZero() {
+		delete(m.held, id)
+	} else {
+		m.held[id] = true
+	}
 	if s.State == StateLive {
 		m.live[identityOf(s.Decision)] = id
 	}
@@ -250,8 +257,8 @@ func (tx *memoryTx) Live(d Decision) (Stored, bool, error) {
 }
 
 func (tx *memoryTx) HoldOff(rule rules.ID, scope Scope, value string) (latest time.Time, _ error) {
-	for _, s := range tx.m.byID {
-		if s.Rule == rule && s.Scope == scope && s.Value == value && s.HoldOff.After(latest) {
+	for id := range tx.m.held {
+		if s := tx.m.byID[id]; s.Rule == rule && s.Scope == scope && s.Value == value && s.HoldOff.After(latest) {
 			latest = s.HoldOff
 		}
 	}

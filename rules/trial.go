@@ -43,6 +43,7 @@ type given struct {
 	accountAge   time.Duration
 	device       string
 	password     string
+	decoy        bool
 	event        detectors.Event // what does not depend on the number
 }
 
@@ -114,6 +115,7 @@ func (r *draft) readGiven(n *yaml.Node) given {
 		field{"fingerprint", false, r.textInto("fingerprint", &e.Fingerprint)},
 		field{"existence", false, r.choiceInto("existence", []string{"exists", "missing"}, (*string)(&e.Existence))},
 		field{"unproven", false, r.boolInto("unproven", &e.Unproven)},
+		field{"decoy", false, r.boolInto("decoy", &g.decoy)},
 		field{"client", false, func(n *yaml.Node) {
 			r.mapping(n, "client",
 				field{"ja4", false, r.textInto("client.ja4", &e.Client.JA4)},
@@ -163,8 +165,7 @@ func (t *trial) events() []detectors.Event {
 			e.Source.Address = e.Source.Address.Unmap()
 			e.Source.Network = detectors.CountingNetwork(e.Source.Address)
 			if name := numbered(g.name, i+1); name != "" {
-				sum := sha256.Sum256([]byte(name))
-				e.Name = detectors.Name{Digest: detectors.Digest(sum[:16]), Display: name}
+				e.Name = detectors.Name{Digest: nameDigest(name), Display: name}
 			}
 			if e.Account = detectors.Account(numbered(g.account, i+1)); e.Account != "" && g.accountAge > 0 {
 				e.AccountSince = trialStart.Add(-g.accountAge)
@@ -188,11 +189,30 @@ func (t *trial) events() []detectors.Event {
 	return all
 }
 
+// decoys reports which names of the test are decoys.
+func (t *trial) decoys() func(detectors.Digest) bool {
+	decoys := map[detectors.Digest]bool{}
+	for _, g := range t.given {
+		for i := range g.repeat {
+			if g.decoy {
+				decoys[nameDigest(numbered(g.name, i+1))] = true
+			}
+		}
+	}
+	return func(d detectors.Digest) bool { return decoys[d] }
+}
+
+func nameDigest(name string) detectors.Digest {
+	sum := sha256.Sum256([]byte(name))
+	return detectors.Digest(sum[:16])
+}
+
 // run plays the test against the rule alone, with the detectors that ship. The
 // error says how it ended instead.
 func (t *trial) run(rule *compiled) error {
 	events := t.events()
 	set, signals := newSet([]*compiled{rule.fresh()}), detectors.Default(time.Time{})
+	signals.SetDecoys(t.decoys())
 	var other string // what was found instead of what is expected
 	for i, e := range events {
 		e = signals.Facts(e)
