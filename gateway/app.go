@@ -17,6 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
+	"github.com/kidoban/kidoban/gateway/breached"
 	"github.com/kidoban/kidoban/gateway/guard"
 	"github.com/kidoban/kidoban/gateway/limits"
 	"github.com/kidoban/kidoban/gateway/mail"
@@ -83,6 +84,15 @@ type App struct {
 	// GeoIP lists MaxMind DB files (country, city or ASN). Without them ASN and
 	// country are unknown, and decisions about them match nobody.
 	GeoIP []string `json:"geoip,omitempty"`
+
+	// Breached is a file of breached passwords that `kidoban breached build` made.
+	// One that replaces it is taken over. Default: none is known.
+	Breached string `json:"breached,omitempty"`
+
+	// BreachedAPI is the address of a range API that is asked for passwords beside,
+	// such as https://api.pwnedpasswords.com. The first 20 bits of a password's hash
+	// leave the gate then. Default: nobody is asked.
+	BreachedAPI string `json:"breached_api,omitempty"`
 
 	// Rules is a directory of rule files (*.yaml) that are loaded beside the
 	// shipped ones. A file that does not check is left out and told about.
@@ -184,6 +194,11 @@ func (a *App) Provision(ctx caddy.Context) error {
 		}
 		names[l.Name] = true
 		a.limits = append(a.limits, parsed)
+	}
+	if a.BreachedAPI != "" {
+		if _, err := breached.NewRanges(a.BreachedAPI, time.Now); err != nil {
+			return fmt.Errorf("breached_api: %w", err)
+		}
 	}
 	policy, left, err := policies.LoadPolicyWithHistory(a.ownPolicies(), reader{openHistory(a.DataDir).policies})
 	if err != nil {

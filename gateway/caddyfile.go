@@ -55,6 +55,8 @@ func init() {
 //			}
 //		}
 //		geoip    FILE...
+//		breached FILE                         # made by kidoban breached build
+//		breached_api URL                      # such as https://api.pwnedpasswords.com
 //		rules    DIR
 //		policies DIR
 //		mode     observe | enforce            # the whole gate
@@ -143,6 +145,14 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 				return nil, d.ArgErr()
 			}
 			app.GeoIP = append(app.GeoIP, files...)
+		case "breached":
+			if err := single(d, &app.Breached); err != nil {
+				return nil, err
+			}
+		case "breached_api":
+			if err := single(d, &app.BreachedAPI); err != nil {
+				return nil, err
+			}
 		case "rules":
 			if err := single(d, &app.Rules); err != nil {
 				return nil, err
@@ -169,7 +179,7 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 			}
 			app.LaxForwarding = true
 		default:
-			return nil, d.Errf("unknown option %q: want service, logo, origin, rp_id, node, data_dir, database, redis, record_optional, webhook, mail, geoip, rules, policies, mode, limit or lax_forwarding", d.Val())
+			return nil, d.Errf("unknown option %q: want service, logo, origin, rp_id, node, data_dir, database, redis, record_optional, webhook, mail, geoip, breached, breached_api, rules, policies, mode, limit or lax_forwarding", d.Val())
 		}
 	}
 	value, err := json.Marshal(app)

@@ -131,6 +131,9 @@ func (rt *runtime) applyLocked(a *App) {
 	rt.core.Subscribe(a.subscriptions)
 	rt.hooks.Use(a.senders)
 	rt.hooks.UseChannels(rt.channels(a))
+	if err := rt.breached.Use(a.Breached, a.BreachedAPI); err != nil { // Provision took the address
+		a.logger.Error("nobody is asked for breached passwords", zap.Error(err))
+	}
 	var paths []string
 	if a.Rules != "" {
 		paths = append(paths, a.Rules)

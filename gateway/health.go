@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/kidoban/kidoban/gateway/api"
@@ -45,7 +46,39 @@ func (rt *runtime) parts(ctx context.Context) []api.PartHealth {
 		memory.Status, memory.Detail = api.Degraded, "what they know cannot be written down: "+rt.upkeep.unwritten.Error()
 	}
 	rt.upkeep.mu.Unlock()
-	return append(append([]api.PartHealth{database}, rt.recordHealth()...), append(rt.streamHealth(), hooks, keys, memory)...)
+	return append(append([]api.PartHealth{database}, rt.recordHealth()...), append(append(rt.streamHealth(), hooks, keys, memory), rt.breachedHealth()...)...)
+}
+
+// stale is the age from which a list of breached passwords misses what is in use: the
+// published ones grow each month.
+const stale = 365 * 24 * time.Hour
+
+// breachedHealth is about what is configured, if anything.
+func (rt *runtime) breachedHealth() []api.PartHealth {
+	s := rt.breached.Status()
+	if !s.Named && !s.Asks {
+		return nil
+	}
+	known := api.PartHealth{Name: "breached", Status: api.OK}
+	var say []string
+	if !s.Date.IsZero() {
+		age := rt.core.Now().Sub(s.Date)
+		say = append(say, fmt.Sprintf("the list has %d passwords and is of %s, %d days ago", s.Keys, s.Date.Format(time.DateOnly), max(age, 0)/(24*time.Hour)))
+		if age > stale {
+			known.Status = api.Degraded
+			say = append(say, "it misses what was stolen since: make it anew")
+		}
+	}
+	if s.Fault != nil {
+		known.Status = api.Degraded
+		say = append(say, "what is there now cannot be used: "+s.Fault.Error())
+	}
+	if s.Asked.Open {
+		known.Status = api.Degraded
+		say = append(say, fmt.Sprintf("the range API is left alone since %s, and what it knows counts as not breached: %s", s.Asked.Since.UTC().Format(time.RFC3339), s.Asked.Why))
+	}
+	known.Detail = strings.Join(say, "; ")
+	return []api.PartHealth{known}
 }
 
 func (rt *runtime) recordHealth() []api.PartHealth {

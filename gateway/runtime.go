@@ -22,6 +22,7 @@ import (
 	"go.uber.org/zap/exp/zapslog"
 
 	"github.com/kidoban/kidoban/gateway/api"
+	"github.com/kidoban/kidoban/gateway/breached"
 	"github.com/kidoban/kidoban/gateway/geo"
 	"github.com/kidoban/kidoban/gateway/guard"
 	"github.com/kidoban/kidoban/gateway/limits"
@@ -51,6 +52,7 @@ type runtime struct {
 	log      *logger
 	upkeep   upkeep
 	places   atomic.Pointer[geo.Places]
+	breached *breached.Passwords
 	files    files
 	watchers sync.WaitGroup
 
@@ -74,7 +76,8 @@ func newRuntime(a *App) (_ *runtime, err error) {
 	if err := rt.open(ctx, a); err != nil {
 		return nil, err
 	}
-	rt.core.Locator = rt
+	rt.breached = breached.New(slog.New(rt.log), time.Now)
+	rt.core.Locator, rt.core.Breached = rt, rt.breached.Breached
 	rt.core.Counted, rt.core.Drifted = countVerdict, countDrift
 	// A gate keeps much (decisions, sessions, sources) and makes little garbage. With
 	// Go's default it would mark all of that again each time the garbage is as much
@@ -99,6 +102,7 @@ func newRuntime(a *App) (_ *runtime, err error) {
 		parts.Go(func() { _ = rt.hooks.Run(run) }) // it ends with run
 		parts.Go(func() { rt.stream.Run(run) })
 		parts.Go(func() { rt.tend(run) })
+		parts.Go(func() { rt.breached.Run(run) })
 		parts.Wait()
 	}()
 	running.add(rt)
