@@ -18,7 +18,7 @@ import (
 	"github.com/FastFilter/xorfilter"
 )
 
-// maxShard bounds the entries of one shard, and so the memory: 2^24 take some 600 MB.
+// maxShard bounds the entries of one shard, and so the memory: 2^24 take some 700 MB.
 const maxShard = 1 << 24
 
 // BuildOptions say what [Build] takes. The zero value takes every entry that was seen
@@ -44,7 +44,7 @@ type Built struct {
 //
 // Entries are spilled by their first byte to a folder beside the file, eight bytes each,
 // and taken from there part by part. So the memory is what a 256th of the entries needs:
-// about 150 MB for a billion, and 600 MB at most; for more entries it is an error.
+// about 250 MB of the process for a billion, and 750 MB at most; for more entries it is an error.
 func Build(ctx context.Context, file string, names []string, o BuildOptions) (_ Built, err error) {
 	if len(names) == 0 {
 		return Built{}, errors.New("no list is named")

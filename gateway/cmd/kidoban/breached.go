@@ -40,7 +40,7 @@ writes them, or - for standard input. NTLM hashes are refused.
 The file has about 9 bits for each password and none of their hashes; one in 256 passwords
 that are not listed (0.4%) is taken for a listed one. FILE is replaced when the new one is
 complete, and a gate that has it in its configuration takes it over within 20 seconds. A
-billion passwords need 150 MB of memory, and 8 GB on the disk of FILE meanwhile.`,
+billion passwords need 250 MB of memory, and 8 GB on the disk of FILE meanwhile.`,
 		Args: cobra.MinimumNArgs(1),
 	}
 	cmd.Flags().StringVar(&out, "out", "", "the `file` to make")
