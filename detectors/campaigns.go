@@ -33,8 +33,8 @@ type CampaignsConfig struct {
 // counted, half forgotten in 3 hours. With λ failures per success where nobody attacks,
 // F - λS of a value's failures are an attack's; the odds of its values make an attempt's
 // odds (Herley and Schechter, "Distinguishing Attacks from Legitimate Authentication
-// Traffic at Scale", NDSS 2019), without any label. Values go together, so each has
-// half a say, but for how new place and client are, and at most 4 nats.
+// Traffic at Scale", NDSS 2019), without any label. Values go together, so most have
+// half a say, and none more than 4 nats.
 //
 // Odds alone need a limit that somebody chooses. campaign.rank needs none: it is the
 // share of good log-ins, those that were completed lately, that look better than this
@@ -94,7 +94,6 @@ const (
 	valuesHalf = 3 * time.Hour
 	goodHalf   = time.Hour
 
-	valueWeight  = 0.5
 	valueMost    = 4.0
 	features     = 9
 	valueNovelty = 7  // how new place and client are to the account; it goes with nothing else
@@ -102,6 +101,11 @@ const (
 	scoreStep    = 0.25
 	enoughGood   = 100 // good log-ins, before rank means anything
 )
+
+// valueWeights are how much each of valuesOf has to say. Operator and country go
+// together, as do TLS, header fields and family; how new place and client are to the
+// account goes with nothing else.
+var valueWeights = [features]float64{0.25, 0.25, 0.5, 0.5, 0.5, 0.5, 0.5, 1, 0.5}
 
 // NewCampaigns returns a detector that has seen nothing.
 func NewCampaigns(c CampaignsConfig) *Campaigns {
@@ -388,16 +392,12 @@ func (d *Campaigns) score(e *Event) float64 {
 		if v == 0 {
 			continue
 		}
-		weight := valueWeight
-		if i == valueNovelty {
-			weight = 1
-		}
 		var t tally
 		if known, _ := d.values.find(v, e.Time); known != nil {
 			t = known.faded(e.Time)
 		}
 		of := logOdds(float64(t.s)+2*s/(s+f), float64(t.f)+2*f/(s+f), lambda)
-		score += weight * math.Max(-valueMost, math.Min(valueMost, of-overall))
+		score += valueWeights[i] * math.Max(-valueMost, math.Min(valueMost, of-overall))
 	}
 	return score
 }

@@ -52,12 +52,15 @@ var tools = []detectors.Client{
 // Operators of documentation (RFC 5398), by what they are.
 var (
 	homeOperators    = []uint32{65536, 65537, 65538, 65539, 65540, 65541, 65542, 65543}
-	foreignOperators = []uint32{64504, 64505, 64506, 64507, 64508, 64509}
-	foreignCountries = []string{"US", "VN", "ID", "BR", "DE", "IN"}
+	foreignCountries = []string{"US", "VN", "ID", "BR", "DE", "IN", "TH", "TW", "KR", "CN", "FR", "GB", "SG", "PH", "MX", "CA", "AU", "PL", "ES", "TR"}
 	hostingOperators = []uint32{64500, 64501, 64502, 64503}
 )
 
-const carrierOperator = 64510
+const (
+	carrierOperator  = 64510
+	foreignOperator  = 4_200_000_000 // the first of a range for private use (RFC 6996)
+	foreignOperators = 400
+)
 
 func spread(a, b uint64) uint64 {
 	h := a*0x9e3779b97f4a7c15 ^ b
@@ -209,8 +212,8 @@ func homeAt(h uint64) place {
 }
 
 func foreignAt(h uint64) place {
-	k := int(h % uint64(len(foreignOperators)))
-	return place{v4(41+byte(k), spread(h, 35)), foreignOperators[k], foreignCountries[k]}
+	k := min(int(-math.Log(1-unit(spread(h, 37)))*foreignOperators/5), foreignOperators-1) // some are large
+	return place{v4(41+byte(k%32), spread(h, 35)), foreignOperator + uint32(k), foreignCountries[k%len(foreignCountries)]}
 }
 
 func hostingAt(h uint64) place {

@@ -50,8 +50,6 @@ type Gate struct {
 	sequence  uint64
 
 	registered map[string]time.Time // when a rule decided on a subject last
-
-	Count map[string]int
 }
 
 // New returns a gate that has seen nothing. The error tells every fault of the rules.
@@ -95,12 +93,6 @@ func (g *Gate) Before(e *detectors.Event) policies.Verdict {
 	g.register(found, e)
 	verdict, _ := policies.AnswerOf(found)
 	verdict = verdict.Stricter(g.match(e))
-	if g.Count == nil {
-		g.Count = map[string]int{}
-	}
-	if verdict.Action != rules.Allow {
-		g.Count[string(verdict.Rule)+" "+string(verdict.Reason)]++
-	}
 	g.ticket = limits.Ticket{}
 	if verdict.Action <= rules.StepUp {
 		ticket, d := g.attempts.Take(context.Background(), e.Time, g.charges(e))
