@@ -108,10 +108,12 @@ func (p *caddy) parse(line []byte, r *Reader, emit func(Attempt)) error {
 	a := Attempt{Correct: p.correct(&e)}
 	if len(e.TS) > 0 && string(e.TS) != "null" {
 		ended, err := timeOf(e.TS)
+		if a.Event.Time = ended.Add(-took(e.Took)); err == nil && a.Event.Time.Unix() < 0 {
+			err = errTime
+		}
 		if err != nil {
 			return fmt.Errorf("ts %.80s: %w", e.TS, err)
 		}
-		a.Event.Time = ended.Add(-took(e.Took))
 	}
 	address := e.Request.ClientIP
 	if address == "" {

@@ -198,7 +198,7 @@ func (r *Reader) parse(line []byte) {
 		}
 		a.complete()
 		if a.Event.Time.IsZero() {
-			a.Event.Time = r.buffer.unknown()
+			a.at(r.buffer.unknown())
 			r.doubt(a.Line, fmt.Errorf("no time: taken as at %s", stamp(a.Event.Time)))
 		}
 		r.buffer.add(&a)

@@ -38,14 +38,14 @@ func (s *stamps) cut(line string) (t time.Time, rest string, err error) {
 }
 
 // withYear gives a stamp its year: that of the stamp before it, the next one when it is
-// more than half a year earlier in that, and the one before when that puts it less than
-// a day before the stamp before it, as on New Year's Eve.
+// more than half a year earlier in that, and the one before when that puts it at
+// most a day before the stamp before it, as on New Year's Eve.
 func (s *stamps) withYear(t time.Time) (time.Time, error) {
 	year := s.year
 	switch {
 	case !s.last.IsZero():
 		year = s.last.Year()
-		if earlier := in(t, year-1); s.last.Sub(earlier) < 24*time.Hour {
+		if earlier := in(t, year-1); s.last.Sub(earlier) <= 24*time.Hour {
 			year--
 		} else if s.last.Sub(in(t, year)) > 182*24*time.Hour {
 			year++
