@@ -164,6 +164,20 @@ func TestFamilies(t *testing.T) {
 	}
 }
 
+// TestLongIdentifiers are told apart and not kept.
+func TestLongIdentifiers(t *testing.T) {
+	long := strings.Repeat("x", 10_000)
+	all, _, _ := read(t, strings.NewReader(`{"time":1,"account":"`+long+`a","device":"`+long+`"}`+"\n"+`{"time":1,"account":"`+long+`b"}`), "jsonl", feed.Options{})
+	a, b := all[0].Event, all[1].Event
+	if len(a.Account) > 300 || len(a.Device.ID) > 300 || a.Account == b.Account {
+		t.Errorf("kept an account of %d and a device of %d bytes; accounts are the same: %t", len(a.Account), len(a.Device.ID), a.Account == b.Account)
+	}
+	all, told, _ := read(t, strings.NewReader(`{"time":1,"id":"`+long+`"}`), "jsonl", feed.Options{})
+	if len(all) != 0 || len(told) != 1 {
+		t.Errorf("an id of 10000 bytes: got %d attempts, told %v", len(all), told)
+	}
+}
+
 // TestHeaderSets are of any order, case and repetition, and without what comes and goes.
 func TestHeaderSets(t *testing.T) {
 	set := func(names string) string {
