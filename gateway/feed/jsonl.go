@@ -202,8 +202,11 @@ func readKey(v json.RawMessage, a *Attempt, _ *Reader) error {
 	if v[0] != '{' {
 		return errors.New(`want {"node":...,"incarnation":...,"sequence":...}`)
 	}
-	err := json.Unmarshal(v, &a.Event.Key)
-	a.Event.Key.Node = bounded(a.Event.Key.Node)
+	var k detectors.EventKey
+	err := json.Unmarshal(v, &k)
+	if k.Sequence > 0 { // without one it is the key of many events, which detectors draw chance from
+		a.Event.Key = detectors.EventKey{Node: bounded(k.Node), Incarnation: k.Incarnation, Sequence: k.Sequence}
+	}
 	return err
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/kidoban/kidoban/detectors"
 	"github.com/kidoban/kidoban/gateway/feed"
 )
 
@@ -160,6 +161,26 @@ func TestFamilies(t *testing.T) {
 		all, _, _ := read(t, strings.NewReader(string(line)), "jsonl", feed.Options{})
 		if got := all[0].Event.Client.Family; got != want {
 			t.Errorf("%.60q: got %q, want %q", ua, got, want)
+		}
+	}
+}
+
+// TestKeys are whole or none.
+func TestKeys(t *testing.T) {
+	for text, want := range map[string]detectors.EventKey{
+		`{"node":"gate-1","incarnation":2,"sequence":3}`: {Node: "gate-1", Incarnation: 2, Sequence: 3},
+		`{"sequence":3}`:    {Sequence: 3},
+		`{"node":"gate-1"}`: {},
+		`{}`:                {},
+	} {
+		all, told, _ := read(t, strings.NewReader(`{"time":1,"key":`+text+`}`), "jsonl", feed.Options{})
+		if len(all) != 1 || all[0].Event.Key != want {
+			t.Errorf("%s: got %+v, told %v; want %+v", text, all, told, want)
+		}
+	}
+	for _, text := range []string{`"gate-1/2/3"`, `7`, `{"sequence":-1}`} {
+		if all, told, _ := read(t, strings.NewReader(`{"time":1,"key":`+text+`}`), "jsonl", feed.Options{}); len(all) != 0 || len(told) != 1 {
+			t.Errorf("%s: got %d attempts, told %v; want a fault", text, len(all), told)
 		}
 	}
 }
