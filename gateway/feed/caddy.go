@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/kidoban/kidoban/detectors"
+	"github.com/kidoban/kidoban/gateway/client"
 )
 
 const longest = time.Hour // a request that took longer began at an unknown time
@@ -134,10 +135,10 @@ func (p *caddy) parse(line []byte, r *Reader, emit func(Attempt)) error {
 	for name, values := range e.Request.Headers {
 		names = append(names, name)
 		if strings.EqualFold(name, "User-Agent") && len(values) > 0 {
-			a.Event.Client.Family = bounded(r.o.Family(values[0]))
+			a.Event.Client.Family = bounded(client.Family(values[0]))
 		}
 	}
-	a.Event.Client.Headers = r.o.Headers(names)
+	a.Event.Client.Headers = client.Headers(names)
 	if e.UserID != "" {
 		a.setName(e.UserID)
 		if a.Correct == Yes {

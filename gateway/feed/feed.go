@@ -17,7 +17,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -70,11 +72,6 @@ type Options struct {
 	// each value that is taken as unknown or changed; nil: nobody.
 	Fault func(line int, err error)
 
-	// Family and Headers reduce a User-Agent, and the names of the header fields of a
-	// request, to what is comparable; nil: simple forms of this package.
-	Family  func(userAgent string) string
-	Headers func(names []string) string
-
 	// Year is that of the first time stamp in a log of sshd that has no years; 0: the
 	// latest that does not put the stamp after Now.
 	Year int
@@ -121,12 +118,6 @@ var errIgnored = fmt.Errorf("not a login attempt")
 func Open(r io.Reader, format string, o Options) (*Reader, error) {
 	if o.Fault == nil {
 		o.Fault = func(int, error) {}
-	}
-	if o.Family == nil {
-		o.Family = family
-	}
-	if o.Headers == nil {
-		o.Headers = headerSet
 	}
 	if o.Now.IsZero() {
 		o.Now = time.Now()
@@ -276,6 +267,16 @@ func (a *Attempt) setAddress(text string) bool {
 		s.Address, s.Port = guard.ParseAddress(host), port
 	}
 	return s.Address.IsValid()
+}
+
+// splitPort takes "address:port" apart.
+func splitPort(text string) (host string, port uint16, ok bool) {
+	host, digits, err := net.SplitHostPort(text)
+	if err != nil {
+		return "", 0, false
+	}
+	n, err := strconv.ParseUint(digits, 10, 16)
+	return host, uint16(n), err == nil
 }
 
 // digest stands in for the keyed one of a gate: it stays in this process.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/kidoban/kidoban/detectors"
+	"github.com/kidoban/kidoban/gateway/client"
 )
 
 const (
@@ -291,7 +292,7 @@ func readUserAgent(v json.RawMessage, a *Attempt, r *Reader) error {
 	}
 	s, err := scalar(v)
 	if err == nil {
-		a.Event.Client.Family = bounded(r.o.Family(s))
+		a.Event.Client.Family = bounded(client.Family(s))
 	}
 	return err
 }
@@ -317,7 +318,7 @@ func readHeaders(v json.RawMessage, a *Attempt, r *Reader) error {
 	default:
 		return errors.New("want a list of names, or a string that stands for the set")
 	}
-	a.Event.Client.Headers = r.o.Headers(names)
+	a.Event.Client.Headers = client.Headers(names)
 	return nil
 }
 

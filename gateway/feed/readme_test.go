@@ -140,31 +140,6 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
-func TestFamilies(t *testing.T) {
-	for ua, want := range map[string]string{
-		"": "",
-		"Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36":                            "chrome",
-		"Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36 Edg/142.0":                  "edge",
-		"Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.0 Mobile/15E148 Safari/604.1":    "safari",
-		"Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) CriOS/142.0.0.0 Mobile/15E148 Safari/604.1": "chrome",
-		"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) HeadlessChrome/142.0.0.0 Safari/537.36":                              "headless-chrome",
-		"python-requests/2.32.0":   "python-requests",
-		"curl/8.5.0":               "curl",
-		"Go-http-client/2.0":       "go-http-client",
-		strings.Repeat("a", 1000):  strings.Repeat("a", 32),
-		"Mozilla/5.0 (compatible)": "mozilla",
-	} {
-		line, err := json.Marshal(map[string]any{"time": 1, "ua": ua})
-		if err != nil {
-			t.Fatal(err)
-		}
-		all, _, _ := read(t, strings.NewReader(string(line)), "jsonl", feed.Options{})
-		if got := all[0].Event.Client.Family; got != want {
-			t.Errorf("%.60q: got %q, want %q", ua, got, want)
-		}
-	}
-}
-
 // TestKeys are whole or none.
 func TestKeys(t *testing.T) {
 	for text, want := range map[string]detectors.EventKey{
@@ -196,23 +171,5 @@ func TestLongIdentifiers(t *testing.T) {
 	all, told, _ := read(t, strings.NewReader(`{"time":1,"id":"`+long+`"}`), "jsonl", feed.Options{})
 	if len(all) != 0 || len(told) != 1 {
 		t.Errorf("an id of 10000 bytes: got %d attempts, told %v", len(all), told)
-	}
-}
-
-// TestHeaderSets are of any order, case and repetition, and without what comes and goes.
-func TestHeaderSets(t *testing.T) {
-	set := func(names string) string {
-		all, _, _ := read(t, strings.NewReader(`{"time":1,"headers":`+names+`}`), "jsonl", feed.Options{})
-		return all[0].Event.Client.Headers
-	}
-	first := set(`["Host","Accept","User-Agent"]`)
-	if got := set(`["user-agent","Cookie","accept","host","Content-Length","Accept"]`); got != first || len(got) != 12 {
-		t.Errorf("got %q, want %q", got, first)
-	}
-	if got := set(`["Host","Accept"]`); got == first {
-		t.Error("a set without User-Agent is the same as one with it")
-	}
-	if got := set(`["Cookie"]`) + set(`[]`); got != "" {
-		t.Errorf("got %q of nothing", got)
 	}
 }
