@@ -174,7 +174,7 @@ func (m *MemoryStore) forgetHolds(_ context.Context, then time.Time, limit int) 
 	defer m.mu.Unlock()
 	n := 0
 	maps.DeleteFunc(m.holds.holds, func(_ string, h hold) bool {
-		gone := n < limit && !h.open() && h.Ended.Before(then)
+		gone := n < limit && !h.open() && (h.Ended.Before(then) || h.nobodys())
 		if gone {
 			delete(m.holds.tokens, h.token)
 			n++

@@ -78,6 +78,14 @@ type Hold struct {
 	EndedBy     string       `json:"ended_by,omitempty"` // "release", "expiry", "displaced", "throttle", or what was given to Deny
 }
 
+// Nobody begins the subject of a hold that is no account's, and that nothing approves:
+// it is kept to be asked about like any other. Nobody is told of its end, and it is
+// forgotten when it is over.
+const Nobody = "nobody "
+
+// nobodys reports whether h is no account's.
+func (h *hold) nobodys() bool { return strings.HasPrefix(h.Subject, Nobody) }
+
 // Whoever ends a hold without being asked, beside expiry and throttle.
 const (
 	endedByRelease   = "release"
@@ -187,7 +195,7 @@ type HoldStore interface {
 	expireHolds(ctx context.Context, now time.Time, limit int, end func(*hold) []FactorNotice) (int, error)
 	// holdAnswer is the sealed answer of an open hold, and nil of another one.
 	holdAnswer(ctx context.Context, id string) (hold, []byte, error)
-	// forgetHolds deletes up to limit holds that ended before then.
+	// forgetHolds deletes up to limit holds that ended before then, or are nobody's.
 	forgetHolds(ctx context.Context, then time.Time, limit int) (int, error)
 }
 
@@ -250,11 +258,20 @@ func (h *hold) notice(kind FactorNoticeKind, by string, now time.Time) FactorNot
 // expire ends h. Somebody had the right password: if they gave no factor, the owner
 // is to know (ASVS 5.0 6.3.5).
 func (h *hold) expire(by string, now time.Time) (told []FactorNotice) {
-	if h.State == HoldWaiting && h.Need != NeedConfirm { // the mail with the code told of it
+	if h.State == HoldWaiting && h.Need != NeedConfirm && !h.nobodys() { // the mail with the code told of it
 		told = append(told, h.notice(HoldUnanswered, "", now))
 	}
 	h.end(HoldExpired, by, now)
 	return told
+}
+
+// deny ends h, and says what its owner is told of it.
+func (h *hold) deny(by string, now time.Time) (told []FactorNotice) {
+	h.end(HoldDenied, by, now)
+	if h.nobodys() {
+		return nil
+	}
+	return []FactorNotice{h.notice(HoldWasDenied, by, now)}
 }
 
 // displaced is which of an account's waiting holds, the newest first, gives way to one
@@ -543,8 +560,7 @@ func (hs *Holds) TypeCode(ctx context.Context, id, code string, now time.Time) (
 		if h.tries < hs.cfg.CodeTries {
 			return nil, nil
 		}
-		h.end(HoldDenied, byThrottle, now)
-		return []FactorNotice{h.notice(HoldWasDenied, byThrottle, now)}, nil
+		return h.deny(byThrottle, now), nil
 	})
 	if err == nil {
 		err = wrong
@@ -606,8 +622,7 @@ func (hs *Holds) Deny(ctx context.Context, id string, by Act, now time.Time) (Ho
 		if !h.open() || h.over(now) {
 			return nil, ErrHoldOver
 		}
-		h.end(HoldDenied, by.By, now)
-		return []FactorNotice{h.notice(HoldWasDenied, by.By, now)}, nil
+		return h.deny(by.By, now), nil
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -225,7 +226,8 @@ func (s *SQLStore) holdAnswer(ctx context.Context, id string) (h hold, answer []
 }
 
 func (s *SQLStore) forgetHolds(ctx context.Context, then time.Time, limit int) (int, error) {
-	return s.forget(ctx, `DELETE FROM auth_holds WHERE id IN (SELECT id FROM auth_holds WHERE ended > 0 AND ended < ? LIMIT ?)`, toMicro(then), limit)
+	return s.forget(ctx, `DELETE FROM auth_holds WHERE id IN (SELECT id FROM auth_holds WHERE ended > 0 AND (ended < ? OR subject >= ? AND subject < ?) LIMIT ?)`,
+		toMicro(then), Nobody, strings.TrimSuffix(Nobody, " ")+"!", limit) // "!" follows the blank
 }
 
 // toApprove is the hold that an act of the account is to approve; nil if none. It

@@ -248,6 +248,9 @@ func (v *visit) complete(c completion) *refusal {
 		due, err = v.due(c, e, person, true)
 	} else if refusal := v.concludeLogin(verdict, observed, e); refusal != nil {
 		v.logOut(c.credentials)
+		if v.stepUp {
+			return v.decoy()
+		}
 		return refusal
 	}
 	if err != nil {
@@ -258,6 +261,9 @@ func (v *visit) complete(c completion) *refusal {
 	c.device = e.Device
 	switch {
 	case due.Need == policies.NeedNone:
+	case v.stepUp && due.Need == policies.NeedEnrol, v.stepUp && !v.reachable(due, c.identity):
+		v.logOut(c.credentials)
+		return v.unproved()
 	case v.reachable(due, c.identity):
 		return v.hold(pending{c, e, due})
 	default:

@@ -149,6 +149,10 @@ type approver struct {
 	secret string // that forms are tied to
 	base   string // path of its pages
 	holder bool   // it is the client that asked, and not another one by its address and code
+
+	account   string // whose factor is asked for; of a decoy for a name that nobody has: empty
+	steppedUp bool   // nothing may tell whether the password was right
+	decoy     bool   // it was wrong
 }
 
 // serveHold is the pages of a held login.
@@ -166,6 +170,21 @@ func (g *Guard) serveHold(w http.ResponseWriter, v *visit, rest string, by appro
 		return g.approved(w, v, by)
 	case h.State != auth.HoldWaiting:
 		return v.gone(w)
+	}
+	switch held, err := g.openHeld(v.r.Context(), h); {
+	case errors.Is(err, auth.ErrHoldOver), errors.Is(err, auth.ErrNoHold):
+		return v.gone(w)
+	case err != nil:
+		return v.troubled(w, "held log-ins", err)
+	default:
+		by.account, by.steppedUp, by.decoy = h.Subject, held.SteppedUp, held.Decoy
+		if held.Decoy {
+			by.account = held.For
+		}
+	}
+	switch {
+	case by.steppedUp && (sub == "lost" || sub == "enrol"):
+		return redirect(w, by.base)
 	case rest != "cancel" && (h.Need == auth.NeedEnrol || sub == "lost" || sub == "enrol"):
 		return g.serveHoldDesk(w, v, sub, path, by)
 	}
@@ -179,6 +198,9 @@ func (g *Guard) serveHold(w http.ResponseWriter, v *visit, rest string, by appro
 	case "":
 		return g.giveHold(w, v, by)
 	case "key":
+		if by.decoy {
+			return g.beginDecoyKey(w, v, by)
+		}
 		return g.beginKey(w, v, h.Subject, purposeOf(h))
 	case "resend":
 		return g.resend(w, v, by)
@@ -201,17 +223,27 @@ func (g *Guard) showHold(w http.ResponseWriter, v *visit, by approver, status in
 		if err != nil {
 			return v.troubled(w, "directory", err)
 		}
-		return v.page(w, status, pages.Confirm{
+		view := pages.Confirm{
 			Action: by.base, CSRF: csrf, Mail: maskedAll(person.Mail), Failed: failed, Wait: wait,
 			Resend: by.base + "/resend", Cancel: by.base + "/cancel", Client: h.Client, Place: pages.Place(pages.Language(v.r), h.Country),
 			Until: g.grace(person, v.now),
-		})
+		}
+		if by.steppedUp {
+			view.Unsure, view.Mail, view.Until = true, nil, time.Time{}
+		}
+		return v.page(w, status, view)
 	}
-	view, err := g.factorView(v, h.Subject)
+	view, err := g.factorView(v, by.account)
 	if err != nil {
 		return v.troubled(w, "second factors", err)
 	}
 	view.Action, view.CSRF, view.KeyBegin, view.Cancel, view.Lost = by.base, csrf, by.base+"/key", by.base+"/cancel", by.base+"/lost"
+	if by.steppedUp {
+		view.Unsure, view.Lost = true, ""
+	}
+	if by.decoy {
+		view.Wait = g.slow.wait(h.Subject, v.now)
+	}
 	view.Client, view.Place, view.Failed = h.Client, pages.Place(pages.Language(v.r), h.Country), failed
 	if wait > 0 {
 		view.Wait = wait
@@ -253,7 +285,9 @@ func (g *Guard) giveHold(w http.ResponseWriter, v *visit, by approver) error {
 	h := by.hold
 	approval := &auth.Approval{Hold: h.ID, AAL: 2, By: v.source.Network.String()}
 	var err error
-	if h.Need == auth.NeedConfirm {
+	if by.decoy {
+		err = g.tryDecoy(v, by)
+	} else if h.Need == auth.NeedConfirm {
 		approval.AAL = 1
 		err = g.confirm(v, h, approval)
 	} else {
@@ -326,6 +360,9 @@ func (g *Guard) tried(v *visit, subject string, attempt auth.Attempt, err error)
 		Time: v.now, Kind: detectors.Factor, Account: detectors.Account(subject), Source: v.source, Client: v.client(),
 		Credential: string(attempt.Factor.Kind), Outcome: detectors.Success,
 	}
+	if strings.HasPrefix(subject, auth.Nobody) {
+		e.Account = ""
+	}
 	e.Fingerprint = e.Client.Fingerprint()
 	switch {
 	case errors.Is(err, auth.ErrMalformedCode):
@@ -394,7 +431,7 @@ func (g *Guard) resend(w http.ResponseWriter, v *visit, by approver) error {
 	}
 	ctx := context.WithoutCancel(v.r.Context())
 	_, d := g.Attempts.Take(ctx, v.now, []limits.AttemptCharge{{Bucket: &resends, Key: g.Digest("resend", h.ID), N: 1}})
-	if d.Allowed {
+	if d.Allowed && !by.decoy {
 		if err := g.mailCode(ctx, h, person, v.now); err != nil {
 			return v.troubled(w, "mailing a code", err)
 		}

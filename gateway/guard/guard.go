@@ -148,6 +148,9 @@ type Core struct {
 	starting   *starting     // not on record yet; of beginRecord and settle alone
 	noting     *rate.Limiter // of rules' decisions, on the record one by one
 
+	slow    slow    // tries at decoys
+	tickets tickets // of log-ins that were stepped up
+
 	announcing time.Duration // how long an act waits for its entry
 	complaints complaints
 

@@ -34,6 +34,10 @@ type heldAnswer struct {
 	Name        detectors.Digest  `json:"name"`
 	Old         [][16]byte        `json:"old,omitempty"`
 	Event       detectors.Event   `json:"event"` // as it was published, unproven
+
+	SteppedUp bool   `json:"stepped_up,omitempty"` // whatever the password: see decoy
+	Decoy     bool   `json:"decoy,omitempty"`      // the password was wrong, and what follows is all
+	For       string `json:"for,omitempty"`        // the account whose page is shown; empty: a name that nobody has
 }
 
 type heldCredential struct {
@@ -112,7 +116,7 @@ func (v *visit) hold(p pending) *refusal {
 		v.pending = &p // its body is still to come; see answer.decide
 		return nil
 	}
-	held := heldAnswer{Kind: p.kind, Identity: p.identity, Name: p.name.Digest, Old: p.old, Event: p.event}
+	held := heldAnswer{Kind: p.kind, Identity: p.identity, Name: p.name.Digest, Old: p.old, Event: p.event, SteppedUp: v.stepUp}
 	for _, c := range p.credentials {
 		held.Credentials = append(held.Credentials, heldCredential{c.credential.Name, c.value})
 	}
@@ -128,7 +132,7 @@ func (v *visit) hold(p pending) *refusal {
 	if err != nil {
 		return fail("holding a login", err)
 	}
-	if refusal := v.tooManyHeld(p); refusal != nil {
+	if refusal := v.tooManyHeld(p.identity.Subject, p.device); refusal != nil {
 		v.logOut(p.credentials)
 		return refusal
 	}
@@ -141,12 +145,29 @@ func (v *visit) hold(p pending) *refusal {
 	if err != nil {
 		return fail("directory", err)
 	}
+	h := v.newHold(id.Subject, p.due.Need)
+	h.Organization, h.Device, h.Credentials = id.Organization, p.device.ID, v.bound(p.credentials)
+	h, token, err := v.beginHold(ctx, h, sealed)
+	if err != nil {
+		return fail("holding a login", err)
+	}
+	if h.Need == auth.NeedConfirm {
+		if err := g.mailCode(ctx, h, person, v.now); err != nil {
+			return fail("mailing a code", err)
+		}
+	}
+	return v.begun(h, token, p.device)
+}
+
+// newHold is a hold of the request's client.
+func (v *visit) newHold(subject string, need policies.Need) auth.Hold {
+	g := v.guard
 	h := auth.Hold{
-		Subject: id.Subject, Organization: id.Organization, Device: p.device.ID,
-		Need:   map[policies.Need]auth.HoldNeed{policies.NeedConfirm: auth.NeedConfirm, policies.NeedEnrol: auth.NeedEnrol}[p.due.Need],
-		Client: clientWords(v.r), ClientKind: string(v.clientKind()), Fingerprint: g.clientFingerprint(v.r),
+		Subject: subject,
+		Need:    map[policies.Need]auth.HoldNeed{policies.NeedConfirm: auth.NeedConfirm, policies.NeedEnrol: auth.NeedEnrol}[need],
+		Client:  clientWords(v.r), ClientKind: string(v.clientKind()), Fingerprint: g.clientFingerprint(v.r),
 		Network: v.source.Network.String(), Source: v.source.Address.String(), Country: v.source.Country,
-		Method: v.r.Method, Route: v.r.URL.RequestURI(), Return: v.wanted(), Credentials: v.bound(p.credentials),
+		Method: v.r.Method, Route: v.r.URL.RequestURI(), Return: v.wanted(),
 	}
 	if h.Need == "" {
 		h.Need = auth.NeedFactor
@@ -157,23 +178,27 @@ func (v *visit) hold(p pending) *refusal {
 			h.Route = v.r.URL.EscapedPath()
 		}
 	}
+	return h
+}
+
+// beginHold begins a hold, in place of an earlier one that the same client has.
+func (v *visit) beginHold(ctx context.Context, h auth.Hold, sealed []byte) (auth.Hold, string, error) {
 	if old, ok := v.holder(); ok && old.Subject == h.Subject {
 		// The same client tries again: there is one login to finish, or to warn of.
-		if err := g.giveUp(ctx, old, false, v.now); err != nil {
-			return fail("holding a login", err)
+		if err := v.guard.giveUp(ctx, old, false, v.now); err != nil {
+			return h, "", err
 		}
 	}
-	h, token, err := g.Holds.Begin(ctx, h, sealed, v.now)
-	if err != nil {
-		return fail("holding a login", err)
-	}
-	if h.Need == auth.NeedConfirm {
-		if err := g.mailCode(ctx, h, person, v.now); err != nil {
-			return fail("mailing a code", err)
-		}
-	}
-	v.count(ControlSessions, policies.Verdict{Action: rules.StepUp, Reason: policies.ReasonFactorDue}, false, p.device.Known())
+	return v.guard.Holds.Begin(ctx, h, sealed, v.now)
+}
+
+// begun tells the client that its login is held.
+func (v *visit) begun(h auth.Hold, token string, device detectors.Device) *refusal {
+	v.count(ControlSessions, policies.Verdict{Action: rules.StepUp, Reason: policies.ReasonFactorDue}, false, device.Known())
 	v.cookies = append(v.cookies, holdCookie(token, h.Expires.Sub(v.now)))
+	if v.stepUp {
+		v.settle()
+	}
 	return v.waiting(h)
 }
 
@@ -184,12 +209,12 @@ var helds = limits.Bucket{Name: "held", Burst: 12, Every: 50 * time.Second}
 
 // tooManyHeld charges a login that is to be held. A device that the account knows is
 // charged nothing: what others do from its network does not keep its owner out.
-func (v *visit) tooManyHeld(p pending) *refusal {
-	if p.device.Known() {
+func (v *visit) tooManyHeld(subject string, device detectors.Device) *refusal {
+	if device.Known() {
 		return nil
 	}
 	g := v.guard
-	key := g.Digest("held", p.identity.Subject+"\x00"+v.source.Network.String())
+	key := g.Digest("held", subject+"\x00"+v.source.Network.String())
 	_, d := g.Attempts.Take(context.WithoutCancel(v.r.Context()), v.now, []limits.AttemptCharge{{Bucket: &helds, Key: key, N: 1}})
 	if d.Allowed {
 		return nil
@@ -444,6 +469,10 @@ func (v *visit) claim(h auth.Hold) (heldAnswer, *refusal) {
 		g.complain("held log-ins", "error", err)
 		return held, v.refuse(ControlSessions, unavailable)
 	}
+	if held.Decoy {
+		g.report(v, "a login with a wrong password was approved, by whom ever; it is not released", "hold", h.ID)
+		return heldAnswer{}, v.over()
+	}
 	e := held.Event
 	e.Time, e.Kind, e.Account, e.Organization = v.now, held.Kind, detectors.Account(h.Subject), detectors.Organization(h.Organization)
 	e.Source, e.Name.Digest, e.Outcome, e.Unproven = v.source, held.Name, detectors.Success, false
@@ -455,6 +484,7 @@ func (v *visit) claim(h auth.Hold) (heldAnswer, *refusal) {
 	}, e)
 	if refusal == nil {
 		g.publish(e) // the login is proven now, and complete
+		g.Attempts.Refund(ctx, g.tickets.take(h.ID))
 	}
 	v.cookies = append(v.cookies, clearedHoldCookie)
 	return held, refusal

@@ -23,6 +23,7 @@ type login struct {
 	client  detectors.Client
 	ticket  limits.Ticket
 	told    bool // its outcome was published
+	began   time.Time
 	judged  bool // a verdict before the backend was counted, if only observed
 
 	nameless bool // it succeeded, and the backend could not say whose it is
@@ -48,14 +49,14 @@ const loginTimeout = 60 * time.Second
 // serveLogin counts an attempt, decides whether the backend may see it, and
 // judges the backend's answer before the client gets it.
 func (g *Guard) serveLogin(w http.ResponseWriter, v *visit) error {
-	r := v.r
+	r, began := v.r, time.Now()
 	at, err := g.reader.Read(r)
 	if err != nil {
 		if refusal := v.unreadable(ControlAttempts, g.modes.attempts, err); refusal != nil {
 			return refusal.write(w, r)
 		}
 	}
-	l := &login{attempt: at}
+	l := &login{attempt: at, began: began}
 	v.login = l
 	if refusal := v.meet(); refusal != nil {
 		return refusal.write(w, r)
@@ -63,7 +64,10 @@ func (g *Guard) serveLogin(w http.ResponseWriter, v *visit) error {
 	verdict, observed := v.before()
 	if verdict.Action == rules.StepUp && !observed && v.canHold() {
 		v.count(countedLogin, verdict, false, l.device.Known())
-		v.stepUp, verdict = true, policies.Verdict{} // a factor is asked for once the password is known to be right
+		v.stepUp, verdict = true, policies.Verdict{} // a factor is asked for once the backend was, whatever it says
+		if refusal := v.crowded(); refusal != nil {
+			return refusal.write(w, r)
+		}
 	}
 	if verdict.Action != rules.Allow {
 		l.judged = true
@@ -393,6 +397,9 @@ func (v *visit) judgeLogin(a *answer) *refusal {
 		return v.unidentified(nil, errors.New("the answer holds no credential that the preset names"))
 	}
 	v.tell(outcome)
+	if v.stepUp && outcome == detectors.Failure {
+		return v.decoy()
+	}
 	for _, line := range v.cookies {
 		a.w.Header().Add("Set-Cookie", line)
 	}
@@ -441,7 +448,10 @@ func (v *visit) accepted(a *answer, id policies.Identity, fresh []presented, out
 		kind: detectors.Login, identity: id, credentials: fresh, name: succeeded.name, password: succeeded.password, device: device,
 		ambiguous: v.ambiguous, size: l.attempt.Size, outcome: detectors.Success, old: succeeded.old, answered: true,
 	})
-	if refusal == nil || refusal.hold != nil || refusal.reason == policies.ReasonStorageUnavailable { // the password was right
+	switch {
+	case refusal != nil && refusal.hold != nil && v.stepUp:
+		g.tickets.keep(refusal.hold.ID, l.ticket) // given back when the factor is given
+	case refusal == nil || refusal.hold != nil || refusal.reason == policies.ReasonStorageUnavailable: // the password was right
 		g.Attempts.Refund(v.r.Context(), l.ticket)
 	}
 	if refusal != nil {

@@ -20,6 +20,7 @@ const (
 type Factor struct {
 	Action, CSRF string
 	StepUp       bool   // the person is signed in, and is asked again before something sensitive
+	Unsure       bool   // nothing is said of the password
 	Account      string // whose factor is asked for, if it may be told
 	Client       string // the program that signs in, such as "Firefox on Windows"
 	Place        string // where from
@@ -49,6 +50,7 @@ type Confirm struct {
 	Action, CSRF  string
 	Account       string // as in Factor
 	Client, Place string
+	Unsure        bool          // nothing is said of the password, nor of where to
 	Mail          []string      // where to, masked
 	Failed        bool          // the digits were not right
 	Wait          time.Duration // nothing is looked at until then
@@ -130,6 +132,7 @@ var sharedWords = map[string]phrase{
 var heldWords = map[string]phrase{
 	"factor.title":         {"Confirm that it is you", "ご本人の確認"},
 	"factor.intro":         {"Your password was accepted. To protect your account, %s asks for a second step.", "パスワードを確認しました。アカウントを守るため、%s では二要素認証をお願いしています。"},
+	"factor.unsure":        {"To protect your account, %s asks for a second step. If it does not pass, your name or password may have been wrong: go back and sign in again.", "アカウントを守るため、%s では二要素認証をお願いしています。確認できない場合は、ユーザー名かパスワードが違っている可能性があります。前の画面に戻り、もう一度ログインしてください。"},
 	"factor.step-up.title": {"Please confirm again", "もう一度ご確認ください"},
 	"factor.step-up.intro": {"Before this change we ask for your second step again. You stay signed in.", "この操作の前に、もう一度二要素認証をお願いします。ログインした状態はそのままです。"},
 	"factor.failed":        {"That was not right. Please try again.", "確認できませんでした。もう一度お試しください。"},
@@ -150,6 +153,7 @@ var heldWords = map[string]phrase{
 	"confirm.title":  {"Enter the code we mailed you", "メールで届いたコードの入力"},
 	"confirm.intro":  {"Your password was accepted. To be sure that it is you, we have sent an eight-digit code to:", "パスワードを確認しました。ご本人であることを確かめるため、次のアドレスに8桁のコードをお送りしました。"},
 	"confirm.none":   {"Your password was accepted. To be sure that it is you, we have sent an eight-digit code to your mail address.", "パスワードを確認しました。ご本人であることを確かめるため、登録されているメールアドレスに8桁のコードをお送りしました。"},
+	"confirm.unsure": {"To be sure that it is you, we send an eight-digit code to your mail address. If no code arrives, your name or password may have been wrong: go back and sign in again.", "ご本人であることを確かめるため、登録されているメールアドレスに8桁のコードをお送りします。コードが届かない場合は、ユーザー名かパスワードが違っている可能性があります。前の画面に戻り、もう一度ログインしてください。"},
 	"confirm.code":   {"Eight-digit code", "8桁のコード"},
 	"confirm.hint":   {"The message may take a minute. Look in the spam folder too.", "届くまで1分ほどかかることがあります。迷惑メールのフォルダーもご確認ください。"},
 	"confirm.never":  {"Type the code on this page only, and never pass it on. Neither the people of %s nor those of Kidoban ever ask for it, by telephone, chat or mail.", "コードはこのページにだけ入力し、誰にも教えないでください。%s や Kidoban の担当者が、電話やチャット、メールでコードをお尋ねすることは決してありません。"},

@@ -36,6 +36,7 @@ func samples() map[string]pages.View {
 		"factor, only recovery": pages.Factor{Action: "/a", CSRF: token, Recovery: true, Failed: true},
 		"factor, step-up":       pages.Factor{Action: "/a", CSRF: token, StepUp: true, Key: true, KeyBegin: "/b", Cancel: "/c"},
 		"confirm":               pages.Confirm{Action: "/a", CSRF: token, Account: "hanako", Client: "Firefox on Windows", Place: "Japan", Mail: mail, Resend: "/r", Until: noon, Cancel: "/c"},
+		"confirm, stepped up":   pages.Confirm{Action: "/a", CSRF: token, Unsure: true, Resend: "/r", Cancel: "/c"},
 		"confirm, failed":       pages.Confirm{Action: "/a", CSRF: token, Failed: true, Resend: "/r"},
 		"confirm, sent again":   pages.Confirm{Action: "/a", CSRF: token, Mail: mail, Resent: true},
 		"confirm, waiting":      pages.Confirm{Action: "/a", CSRF: token, Mail: mail, Wait: time.Hour},
