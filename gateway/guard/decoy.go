@@ -58,13 +58,13 @@ func (v *visit) crowded() *refusal {
 	return v.refuse(ControlAttempts, policies.Verdict{Action: rules.Refuse, Reason: policies.ReasonLimit, Until: v.now.Add(d.RetryAfter)})
 }
 
-// settle waits until the answer to a stepped-up login is due.
+// settle waits until the answer is due to a login that must not show by its time what
+// was done about it.
 func (v *visit) settle() { v.wait(v.guard.answerAfter - time.Since(v.login.began)) }
 
 // unproved is the answer to a stepped-up login whose password was right and whose
 // factor nobody can give.
 func (v *visit) unproved() *refusal {
-	v.settle()
 	return v.refuse(countedLogin, policies.Verdict{Action: rules.StepUp, Reason: policies.ReasonFactorDue})
 }
 

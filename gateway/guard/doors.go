@@ -13,11 +13,20 @@ import (
 // it, or nil to let it go. It is the egress half of the promise that nobody gets
 // an authenticated answer without a session of ours, whichever route it came from.
 func (v *visit) judge(a *answer) *refusal {
+	if v.login != nil {
+		var refusal *refusal
+		if v.pending != nil {
+			refusal = v.hold(*v.pending)
+		} else {
+			refusal = v.judgeLogin(a)
+		}
+		if refusal != nil && (v.stepUp || refusal.deceives(v.r)) {
+			v.settle()
+		}
+		return refusal
+	}
 	if v.pending != nil {
 		return v.hold(*v.pending)
-	}
-	if v.login != nil {
-		return v.judgeLogin(a)
 	}
 	if !v.guards() {
 		return nil

@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/http"
 	"time"
+
+	"github.com/kidoban/kidoban/detectors"
 )
 
 // SetPatience sets how long an act waits for its entry.
@@ -30,4 +32,9 @@ func (g *Guard) Ingress(r *http.Request, peer Peer) bool {
 	clean(r)
 	v.classify()
 	return v.admit() == nil && v.authenticate() == nil && v.session != nil
+}
+
+// PasswordFacts is what detectors are told of a password.
+func PasswordFacts(c *Core, password string) detectors.PasswordFacts {
+	return (&Guard{Core: c}).passwordFacts(context.Background(), password)
 }

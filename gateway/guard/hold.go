@@ -196,9 +196,6 @@ func (v *visit) beginHold(ctx context.Context, h auth.Hold, sealed []byte) (auth
 func (v *visit) begun(h auth.Hold, token string, device detectors.Device) *refusal {
 	v.count(ControlSessions, policies.Verdict{Action: rules.StepUp, Reason: policies.ReasonFactorDue}, false, device.Known())
 	v.cookies = append(v.cookies, holdCookie(token, h.Expires.Sub(v.now)))
-	if v.stepUp {
-		v.settle()
-	}
 	return v.waiting(h)
 }
 

@@ -79,6 +79,9 @@ func (g *Guard) serveLogin(w http.ResponseWriter, v *visit) error {
 				e.Reason = string(verdict.Reason)
 				g.publish(e)
 			}
+			if refusal.deceives(r) {
+				v.settle()
+			}
 			return refusal.write(w, r)
 		}
 	}

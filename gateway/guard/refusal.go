@@ -36,6 +36,7 @@ type refusal struct {
 	hold       *auth.Hold // that the client waits with; nil: none
 	continueAt string     // the address where a person finishes it
 	rendering  map[string]policies.Rendering
+	failure    map[string]policies.Rendering // the backend's own, to be given instead; nil: ours
 	site       pages.Site
 }
 
@@ -68,6 +69,9 @@ func (v *visit) refusal(x policies.Verdict) *refusal {
 		if v.class != detectors.Other {
 			r.retryAfter = limits.LoginRetryAfter(r.retryAfter, jitter())
 		}
+	}
+	if x.Action == rules.Deceive && v.login != nil {
+		r.failure = v.guard.backend.Login.Failure
 	}
 	if v.stale {
 		r.cookies = append(r.cookies, clearedSessionCookie)
@@ -131,6 +135,24 @@ func (r *refusal) writeHeld(w http.ResponseWriter, req *http.Request, lang strin
 	return err
 }
 
+// failed is the backend's own answer to a wrong password, in the form that the client
+// takes, where the refusal is to look like that and the preset knows how. Else it
+// looks like any other refusal.
+func (r *refusal) failed(req *http.Request) (policies.Rendering, bool) {
+	kind := "json"
+	if wantsHTML(req) {
+		kind = "html"
+	}
+	answer, ok := r.failure[kind]
+	return answer, ok
+}
+
+// deceives reports whether the refusal looks like a wrong password.
+func (r *refusal) deceives(req *http.Request) bool {
+	_, ok := r.failed(req)
+	return ok
+}
+
 // kind is the problem type as the client hears it.
 func (r *refusal) kind() pages.Kind {
 	switch {
@@ -151,6 +173,9 @@ func (r *refusal) kind() pages.Kind {
 }
 
 func (r *refusal) write(w http.ResponseWriter, req *http.Request) error {
+	if answer, ok := r.failed(req); ok {
+		return writeRendering(w, answer)
+	}
 	h := w.Header()
 	for _, line := range r.cookies {
 		h.Add("Set-Cookie", line)
