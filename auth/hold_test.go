@@ -512,6 +512,39 @@ func TestHoldsExpire(t *testing.T) {
 	})
 }
 
+// What is nobody's looks like any other hold while it waits; nobody is told of its end,
+// and nothing of it is kept.
+func TestHoldsOfNobody(t *testing.T) {
+	eachHolds(t, auth.HoldsConfig{For: time.Minute, CodeTries: 1}, func(h *holdBench) {
+		ctx, subject := h.t.Context(), auth.Nobody+"1"
+		expired, token := h.begin(subject, start)
+		denied, _ := h.begin(subject, start)
+		guessed, _ := h.begin(subject, start)
+		other, _ := h.begin("nobody", start)
+		if _, err := h.Deny(ctx, denied.ID, auth.Act{By: "owner"}, start); err != nil {
+			h.t.Fatal(err)
+		}
+		if _, err := h.TypeCode(ctx, guessed.ID, "BBBB-BBBB", start); !errors.Is(err, auth.ErrWrongCode) {
+			h.t.Fatal(err)
+		}
+		h.wantState(expired.ID, start, auth.HoldWaiting)
+		h.sweep(start.Add(time.Minute), 2)
+		for _, id := range []string{expired.ID, denied.ID, guessed.ID} {
+			if got, err := h.ByID(ctx, id, start); !errors.Is(err, auth.ErrNoHold) {
+				h.t.Errorf("%+v is kept, %v", got, err)
+			}
+		}
+		if _, err := h.ByToken(ctx, token, start); !errors.Is(err, auth.ErrNoHold) {
+			h.t.Errorf("by token: %v", err)
+		}
+		h.wantState(other.ID, start, auth.HoldExpired) // an account of that name is one
+		h.factors.wantUntold(auth.HoldUnanswered)
+		if got := h.openCount(); got != 0 {
+			h.t.Errorf("%d are open", got)
+		}
+	})
+}
+
 // More than a sweep writes at once.
 func TestManyHoldsExpire(t *testing.T) {
 	eachHolds(t, auth.HoldsConfig{}, func(h *holdBench) {

@@ -8,6 +8,8 @@
 //   - A login attempt is counted for every name it could be read to carry,
 //     before the backend sees it, and its outcome is known to detectors and rules
 //     before the answer leaves.
+//   - Whoever is asked for more than a password before the backend saw it does not learn
+//     whether that was right; see decoy.go for what remains.
 //   - In observe mode nothing on the wire differs; the ledger tells what would
 //     have happened.
 //
