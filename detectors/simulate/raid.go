@@ -131,7 +131,7 @@ func (a Raid) victim(w *town, r *rand.Rand, k, n int, inside uint64) int {
 
 // words says which password attempt k tries.
 func (a Raid) words(w *town, r *rand.Rand, n int) func(k, who int) string {
-	used := map[string]int{}
+	used := map[int]int{} // words of a company's
 	fresh := 0
 	current := ""
 	uses := 0
@@ -142,13 +142,9 @@ func (a Raid) words(w *town, r *rand.Rand, n int) func(k, who int) string {
 			if who >= 0 {
 				company = w.company(who)
 			}
-			for v := 0; ; v++ {
-				p := "Company" + strconv.Itoa(company) + []string{"2026!", "2026", "123", "@2026", "#1", "2025!"}[v%6] + strings6(v/6)
-				if used[p] < max(1, a.Uses) {
-					used[p]++
-					return p
-				}
-			}
+			v := used[company] / max(1, a.Uses)
+			used[company]++
+			return "Company" + strconv.Itoa(company) + []string{"2026!", "2026", "123", "@2026", "#1", "2025!"}[v%6] + strings6(v/6)
 		case a.Kind == "spray" && a.Uses > 0:
 			if uses%a.Uses == 0 {
 				fresh++

@@ -135,7 +135,8 @@ const (
 	TownMax     = 5_000_000
 	AttemptsMax = 1_000_000
 	SpanMax     = 400 * 24 * time.Hour
-	scenarioMax = 64 << 10 // bytes of a file
+	crowdMax    = 2_000_000 // attempts of a crowd that are planned
+	scenarioMax = 64 << 10  // bytes of a file
 )
 
 // Decode reads one scenario file. The error tells every fault.
@@ -148,7 +149,10 @@ func Decode(name string, data []byte) (Scenario, error) {
 		Mistype: 0.08, Other: 0.02, WrongName: 0.02, Stale: 0.0004, New: 0.15, Thin: 1}
 	d := yaml.NewDecoder(bytes.NewReader(data))
 	d.KnownFields(true)
-	if err := d.Decode(&s); err != nil {
+	switch err := d.Decode(&s); {
+	case errors.Is(err, io.EOF):
+		return s, fmt.Errorf("%s: it is empty", name)
+	case err != nil:
 		return s, fmt.Errorf("%s: %w", name, err)
 	}
 	if err := d.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
@@ -216,13 +220,24 @@ func (s *Scenario) check() (faults []string) {
 		at := fmt.Sprintf("crowds[%d].", i)
 		choice(at+"kind", c.Kind, crowdKinds)
 		span(at+"length", c.Length, time.Second)
-		count(at+"people", c.People, 1, TownMax)
+		count(at+"people", c.People, 1, t.People)
 		count(at+"sources", c.Sources, 0, 4096)
 		count(at+"tries", c.Tries, 0, 1000)
+		count(at+"variants", c.Variants, 0, len(letters))
 		share(at+"mistype", c.Mistype)
 		share(at+"device", c.Device)
 		if !(c.Rate >= 0 && c.Rate <= 10_000) || c.Rate*time.Duration(c.Length).Seconds() > 2_000_000 {
 			bad("%srate is %v: want at most 10,000 a second and 2,000,000 in all", at, c.Rate)
+		}
+		each := 1.0
+		switch c.Kind {
+		case "forgotten":
+			each += float64(c.Tries)
+		case "roaming": // one in ten ten times a week
+			each += time.Duration(c.Length).Hours() / (7 * 24)
+		}
+		if n := float64(c.People) * each; n > crowdMax {
+			bad("%speople is %d, who try %.0f times in all: want at most %d", at, c.People, n, crowdMax)
 		}
 	}
 	for i, r := range s.Raids {
@@ -233,8 +248,16 @@ func (s *Scenario) check() (faults []string) {
 		span(at+"length", r.Length, time.Second)
 		count(at+"attempts", r.Attempts, 1, AttemptsMax)
 		count(at+"sources", r.Sources, 1, AttemptsMax)
+		count(at+"per_day", r.PerDay, 0, AttemptsMax)
+		count(at+"passwords", r.Passwords, 0, AttemptsMax)
+		count(at+"uses", r.Uses, 0, AttemptsMax)
+		count(at+"own", r.Own, 0, AttemptsMax)
+		count(at+"victims", r.Victims, 0, TownMax)
 		share(at+"hit", r.Hit)
 		share(at+"unknown", r.Unknown)
+		if r.Every > 0 && float64(r.Sources)*float64(r.Length)/float64(r.Every) > AttemptsMax {
+			bad("%severy is %v, which makes more than %d attempts of %d sources: want a longer one", at, time.Duration(r.Every), AttemptsMax, r.Sources)
+		}
 	}
 	slices.Sort(faults)
 	return faults
@@ -298,8 +321,9 @@ func (s Scenario) Draw(seed uint64, spread float64) Scenario {
 	rest := func(x *float64) { *x = 1 - min((1-*x)*factor(), 1) }
 	t := &s.Town
 	number(&t.People, 100)
+	t.People = min(t.People, TownMax)
 	t.Companies = min(t.Companies, t.People)
-	t.PerDay *= factor()
+	t.PerDay = min(t.PerDay*factor(), 100)
 	rest(&t.Device)
 	rest(&t.Place)
 	for _, x := range []*float64{&t.Carrier, &t.Abroad, &t.Mistype, &t.Other, &t.WrongName, &t.Stale, &t.New} {
@@ -309,14 +333,17 @@ func (s Scenario) Draw(seed uint64, spread float64) Scenario {
 	for i := range s.Crowds {
 		c := &s.Crowds[i]
 		number(&c.People, 1)
+		c.People = min(c.People, t.People)
 		share(&c.Mistype)
 		rest(&c.Device)
 	}
 	for i := range s.Raids {
 		a := &s.Raids[i]
 		number(&a.Attempts, 10)
+		a.Attempts = min(a.Attempts, AttemptsMax)
 		if a.Network == "homes" || a.Network == "world" || a.Sources > 100 {
 			number(&a.Sources, 2)
+			a.Sources = min(a.Sources, AttemptsMax)
 		}
 		share(&a.Hit)
 		share(&a.Unknown)
