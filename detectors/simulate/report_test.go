@@ -1,0 +1,122 @@
+package simulate_test
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/kidoban/kidoban/detectors/simulate"
+)
+
+// eleven is when the made-up attacks begin.
+var eleven = time.Date(2026, 11, 24, 11, 0, 0, 0, time.UTC)
+
+// attack makes up a result of some 100 attempts a slice, of which a defense catches a
+// share after it missed some.
+func attack(scenario, form, defense string, seed uint64, length time.Duration, missed int, share float64, lost int) simulate.Result {
+	r := simulate.Result{Scenario: scenario, Form: form, Defense: defense, Seed: seed}
+	a := &r.Attack
+	a.Hits, a.Lost = 60, lost
+	for i := range 100 {
+		s := simulate.Slice{At: eleven.Add(time.Duration(i) * length), Good: 40 + i%9}
+		if n := 100 + int(seed)%7*(i%3); i >= 20 && i < 80 {
+			if open := min(n, max(0, missed-a.Attempts)); share > 0 {
+				s.Caught = int(float64(n-open) * share)
+				s.Bothered = i % 4
+			}
+			s.Through = n - s.Caught
+			a.Attempts += n
+		}
+		a.Caught += s.Caught
+		a.Slices = append(a.Slices, s)
+	}
+	if share > 0 {
+		a.First, a.FirstSeconds = &missed, (time.Duration(missed) * length / 100).Seconds()
+		r.Alarms = []simulate.AlarmResult{{Stratum: "strangers", From: eleven.Add(22 * length), To: eleven.Add(85 * length)}}
+	}
+	return r
+}
+
+// met makes up what people met: up of every thousand are stepped up, and refused of
+// them all refused.
+func met(r simulate.Result, logins, up, refused int) simulate.Result {
+	group := func(n, up int) simulate.Group { return simulate.Group{LogIns: n, SteppedUp: n * up / 1000} }
+	r.People = simulate.PeopleResult{
+		All: group(logins, up), Calm: group(logins/2, up/2), Alarm: group(logins/2, up*3/2), Device: group(logins*8/10, up/9),
+		DeviceAlarm: group(logins*4/10, up/9), Abroad: group(logins/25, up*2), AbroadAlarm: group(logins/50, up*2), Carrier: group(logins/5, up),
+	}
+	r.People.All.Refused = refused
+	return r
+}
+
+// sample is a report of an attack in two forms and a Monday, over two seeds.
+func sample() *simulate.Report {
+	r := &simulate.Report{
+		Scenarios: "5c1f0f9a1b4d6de8b9ff3d06b2e2f2b7b1a8a7e0c7f1c5d2ab34ef90aa11bb22",
+		Rules:     "0b9d1d63a1c84c2f8a9d0f7e6b5c4d3e2f1a0b9c8d7e6f5a4b3c2d1e0f9a8b7c",
+		Seeds:     []uint64{11, 12}, Spread: 0.5, Scale: 1, Defense: "kidoban",
+		Titles: map[string]simulate.Words{
+			"a2-proxies": {EN: "12,000 stolen pairs over 10,000 home connections, with a tool", JA: "家庭回線 10,000 本から流出 12,000 組をツールで"},
+			"b1-monday":  {EN: "Monday, 9:00: an office of 2,000 behind one address", JA: "月曜 9 時:一つのアドレスの奥に 2,000 人のオフィス"},
+		},
+	}
+	add := func(spread float64, x simulate.Result) {
+		x.Spread = spread
+		r.Results = append(r.Results, x)
+	}
+	for _, seed := range r.Seeds {
+		n := int(seed)
+		add(0, met(attack("a2-proxies", "plain", "kidoban", seed, time.Minute, 60+n, 0.995, n-11), 40_000, 20, 0))
+		add(0, met(attack("a2-proxies", "plain", "none", seed, time.Minute, 0, 0, 60), 40_000, 0, 0))
+		add(0, met(attack("a2-proxies", "plain", "window-5-10s", seed, time.Minute, 2000, 0.01, 59), 40_000, 0, 31))
+		add(0, met(attack("a2-proxies", "plain", "rate-20-10m", seed, time.Minute, 2900, 0.02, 58), 40_000, 0, 240))
+		add(0, met(attack("a2-proxies", "plain", "lockout-10", seed, time.Minute, 0, 0, 60), 40_000, 0, 2))
+		add(0, met(attack("a2-proxies", "evading", "kidoban", seed, time.Minute, 900, 0.82, 9), 40_000, 40, 1))
+		add(0.5, met(attack("a2-proxies", "plain", "kidoban", seed, time.Minute, 240, 0.97, 2), 40_000, 25, 0))
+		monday := simulate.Result{Scenario: "b1-monday", Form: "plain", Seed: seed}
+		for i := range 100 {
+			monday.Attack.Slices = append(monday.Attack.Slices, simulate.Slice{At: eleven.Add(time.Duration(i) * 9 * time.Second), Good: 900 - (i-50)*(i-50)/3})
+		}
+		monday.Defense = "kidoban"
+		monday = met(monday, 600_000, 2, 0)
+		monday.People.Crowd = simulate.Group{LogIns: 500_000, SteppedUp: 900}
+		add(0, monday)
+		monday.Defense = "window-5-10s"
+		add(0, met(monday, 600_000, 0, 60_000))
+	}
+	return r
+}
+
+func TestReportGolden(t *testing.T) {
+	for name, write := range map[string]func(*simulate.Report, *bytes.Buffer) error{
+		"report.en.txt":  func(r *simulate.Report, b *bytes.Buffer) error { return r.WriteTable(b, "en") },
+		"report.ja.txt":  func(r *simulate.Report, b *bytes.Buffer) error { return r.WriteTable(b, "ja") },
+		"report.json":    func(r *simulate.Report, b *bytes.Buffer) error { return r.WriteJSON(b) },
+		"report.en.html": func(r *simulate.Report, b *bytes.Buffer) error { return r.WriteHTML(b, "en") },
+		"report.ja.html": func(r *simulate.Report, b *bytes.Buffer) error { return r.WriteHTML(b, "ja") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var b bytes.Buffer
+			if err := write(sample(), &b); err != nil {
+				t.Fatal(err)
+			}
+			file := filepath.Join("testdata", "golden", name)
+			if *update {
+				if err := os.WriteFile(file, b.Bytes(), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(string(want), b.String()); d != "" {
+				t.Errorf("%s (-want +got):\n%s", name, d)
+			}
+		})
+	}
+}
