@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"math"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -18,8 +19,8 @@ type Report struct {
 	Scale     float64 // of people and attempts; 1: as written
 	Defense   string  // the shipped one, as results name it
 	Results   []Result
-	// Titles say what scenarios are, in a line each.
-	Titles map[string]Words
+	// Titles and Stories say what scenarios are, by id.
+	Titles, Stories map[string]Words
 }
 
 // Joined is a metric over the seeds: the worst in its own direction, and the median.
@@ -72,12 +73,17 @@ type variant struct {
 	Drawn                   bool
 }
 
-func (r *Result) variant() variant { return variant{r.Scenario, r.Form, r.Defense, r.Spread != 0} }
+// variant names both forms of a scenario alike: the one that evades has a file, and so
+// an id, of its own.
+func (r *Result) variant() variant {
+	return variant{strings.TrimSuffix(r.Scenario, "-"+Evading), r.Form, r.Defense, r.Spread != 0}
+}
 
 // reading is a report put in order.
 type reading struct {
 	*Report
-	runs map[variant][]*Result
+	runs     map[variant][]*Result
+	attacked map[string]bool // scenarios in which something is tried
 	// variants are in the order of scenarios, plain before evading, as written before
 	// drawn, the shipped defense before the others.
 	variants  []variant
@@ -86,7 +92,7 @@ type reading struct {
 }
 
 func (r *Report) read() *reading {
-	g := &reading{Report: r, runs: make(map[variant][]*Result), defenses: []string{r.Defense}}
+	g := &reading{Report: r, runs: make(map[variant][]*Result), attacked: make(map[string]bool), defenses: []string{r.Defense}}
 	for i := range r.Results {
 		run := &r.Results[i]
 		v := run.variant()
@@ -94,12 +100,15 @@ func (r *Report) read() *reading {
 			g.variants = append(g.variants, v)
 		}
 		g.runs[v] = append(g.runs[v], run)
+		if run.Attack.Attempts > 0 {
+			g.attacked[v.Scenario] = true
+		}
 		if !slices.Contains(g.defenses, v.Defense) {
 			g.defenses = append(g.defenses, v.Defense)
 		}
 	}
 	slices.SortFunc(g.variants, func(a, b variant) int {
-		return cmp.Or(order(a.Scenario, b.Scenario), -cmp.Compare(a.Form, b.Form), truth(a.Drawn)-truth(b.Drawn),
+		return cmp.Or(truth(g.ofPeople(a.Scenario))-truth(g.ofPeople(b.Scenario)), cmp.Compare(a.Scenario, b.Scenario), -cmp.Compare(a.Form, b.Form), truth(a.Drawn)-truth(b.Drawn),
 			slices.Index(g.defenses, a.Defense)-slices.Index(g.defenses, b.Defense))
 	})
 	for _, v := range g.variants {
@@ -110,9 +119,10 @@ func (r *Report) read() *reading {
 	return g
 }
 
-// order puts attacks before people's days, and the rest by name.
-func order(a, b string) int {
-	return cmp.Or(truth(isBenign(a))-truth(isBenign(b)), cmp.Compare(a, b))
+// ofPeople reports whether a scenario is of people first: nothing is tried in it, or it
+// is one of those that ship as such.
+func (g *reading) ofPeople(scenario string) bool {
+	return !g.attacked[scenario] || slices.Contains(benign, scenario)
 }
 
 func truth(b bool) int {
@@ -198,12 +208,12 @@ func (g *reading) beaten() []Beaten {
 }
 
 // shown reports whether a metric says something of a scenario.
-func shown(scenario string, m Metric) bool {
+func (g *reading) shown(scenario string, m Metric) bool {
 	switch m {
 	case Evaluated, OwnerDelayed:
 		return scenario == nameA5
 	case AlarmCount, AlarmLength:
-		return isBenign(scenario)
+		return !g.attacked[scenario]
 	}
 	return true
 }

@@ -41,9 +41,9 @@ func attack(scenario, form, defense string, seed uint64, length time.Duration, m
 	return r
 }
 
-// met makes up what people met: up of every thousand are stepped up, and refused of
+// bothered makes up what people met: up of every thousand are stepped up, and refused of
 // them all refused.
-func met(r simulate.Result, logins, up, refused int) simulate.Result {
+func bothered(r simulate.Result, logins, up, refused int) simulate.Result {
 	group := func(n, up int) simulate.Group { return simulate.Group{LogIns: n, SteppedUp: n * up / 1000} }
 	r.People = simulate.PeopleResult{
 		All: group(logins, up), Calm: group(logins/2, up/2), Alarm: group(logins/2, up*3/2), Device: group(logins*8/10, up/9),
@@ -60,8 +60,8 @@ func sample() *simulate.Report {
 		Rules:     "0b9d1d63a1c84c2f8a9d0f7e6b5c4d3e2f1a0b9c8d7e6f5a4b3c2d1e0f9a8b7c",
 		Seeds:     []uint64{11, 12}, Spread: 0.5, Scale: 1, Defense: "kidoban",
 		Titles: map[string]simulate.Words{
-			"a2-proxies": {EN: "12,000 stolen pairs over 10,000 home connections, with a tool", JA: "家庭回線 10,000 本から流出 12,000 組をツールで"},
-			"b1-monday":  {EN: "Monday, 9:00: an office of 2,000 behind one address", JA: "月曜 9 時:一つのアドレスの奥に 2,000 人のオフィス"},
+			"a2": {EN: "12,000 stolen pairs over 10,000 home connections, with a tool", JA: "家庭回線 10,000 本から流出 12,000 組をツールで"},
+			"b1": {EN: "Monday, 9:00: an office of 2,000 behind one address", JA: "月曜 9 時:一つのアドレスの奥に 2,000 人のオフィス"},
 		},
 	}
 	add := func(spread float64, x simulate.Result) {
@@ -70,23 +70,23 @@ func sample() *simulate.Report {
 	}
 	for _, seed := range r.Seeds {
 		n := int(seed)
-		add(0, met(attack("a2-proxies", "plain", "kidoban", seed, time.Minute, 60+n, 0.995, n-11), 40_000, 20, 0))
-		add(0, met(attack("a2-proxies", "plain", "none", seed, time.Minute, 0, 0, 60), 40_000, 0, 0))
-		add(0, met(attack("a2-proxies", "plain", "window-5-10s", seed, time.Minute, 2000, 0.01, 59), 40_000, 0, 31))
-		add(0, met(attack("a2-proxies", "plain", "rate-20-10m", seed, time.Minute, 2900, 0.02, 58), 40_000, 0, 240))
-		add(0, met(attack("a2-proxies", "plain", "lockout-10", seed, time.Minute, 0, 0, 60), 40_000, 0, 2))
-		add(0, met(attack("a2-proxies", "evading", "kidoban", seed, time.Minute, 900, 0.82, 9), 40_000, 40, 1))
-		add(0.5, met(attack("a2-proxies", "plain", "kidoban", seed, time.Minute, 240, 0.97, 2), 40_000, 25, 0))
-		monday := simulate.Result{Scenario: "b1-monday", Form: "plain", Seed: seed}
+		add(0, bothered(attack("a2", "plain", "kidoban", seed, time.Minute, 60+n, 0.995, n-11), 40_000, 20, 0))
+		add(0, bothered(attack("a2", "plain", "none", seed, time.Minute, 0, 0, 60), 40_000, 0, 0))
+		add(0, bothered(attack("a2", "plain", "window-5-10s", seed, time.Minute, 2000, 0.01, 59), 40_000, 0, 31))
+		add(0, bothered(attack("a2", "plain", "rate-20-10m", seed, time.Minute, 2900, 0.02, 58), 40_000, 0, 240))
+		add(0, bothered(attack("a2", "plain", "lockout-10", seed, time.Minute, 0, 0, 60), 40_000, 0, 2))
+		add(0, bothered(attack("a2-evading", "evading", "kidoban", seed, time.Minute, 900, 0.82, 9), 40_000, 40, 1))
+		add(0.5, bothered(attack("a2", "plain", "kidoban", seed, time.Minute, 240, 0.97, 2), 40_000, 25, 0))
+		monday := simulate.Result{Scenario: "b1", Form: "plain", Seed: seed}
 		for i := range 100 {
 			monday.Attack.Slices = append(monday.Attack.Slices, simulate.Slice{At: eleven.Add(time.Duration(i) * 9 * time.Second), Good: 900 - (i-50)*(i-50)/3})
 		}
 		monday.Defense = "kidoban"
-		monday = met(monday, 600_000, 2, 0)
+		monday = bothered(monday, 600_000, 2, 0)
 		monday.People.Crowd = simulate.Group{LogIns: 500_000, SteppedUp: 900}
 		add(0, monday)
 		monday.Defense = "window-5-10s"
-		add(0, met(monday, 600_000, 0, 60_000))
+		add(0, bothered(monday, 600_000, 0, 60_000))
 	}
 	return r
 }

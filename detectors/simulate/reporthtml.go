@@ -59,8 +59,13 @@ type (
 		Mark, Scenario, Anchor, Title, Metric, Limit string
 		Worst, Seed, Median, Where                   string
 	}
-	beatenRow struct{ Scenario, Form, Metric, By, Ours, Theirs, Why string }
-	bar       struct {
+	beatenRow struct {
+		Metric, Why string
+		By          []string
+		Where       []beatenIn
+	}
+	beatenIn struct{ Scenario, Anchor, Text string }
+	bar      struct {
 		Wide float64 // of 100
 		Text string
 		Much bool // over the limit, if there is one
@@ -72,12 +77,12 @@ type (
 		Cells                   []string
 	}
 	scenarioPage struct {
-		Anchor, Name, Title, Tried string
-		Chips                      []targetRow
-		Chart                      *chart
-		Compared, Groups, Variants grid
-		Alarms                     []alarmRow
-		MoreAlarms                 int
+		Anchor, Name, Title, Story, Tried string
+		Chips                             []targetRow
+		Chart                             *chart
+		Compared, Groups, Variants        grid
+		Alarms                            []alarmRow
+		MoreAlarms                        int
 	}
 	grid struct {
 		Heads []string
@@ -118,16 +123,12 @@ func (g *reading) page(w lexicon) page {
 			p.MissedList = append(p.MissedList, row)
 		}
 	}
-	for _, b := range g.beaten() {
-		unit := measures[b.Metric].unit
-		p.Beaten = append(p.Beaten, beatenRow{b.Scenario, w.form(variant{Form: b.Form}, 0), w.metrics[b.Metric], w.defense(b.By),
-			w.number(unit, b.Ours.Worst.Value), w.number(unit, b.Theirs.Worst.Value), w.because(b)})
-	}
+	p.Beaten = beatenRows(w, g.beaten())
 	for _, s := range g.scenarios {
 		ours := variant{s, Plain, g.Defense, false}
 		glance := glanceRow{Anchor: anchor(s), Scenario: s, Title: w.title(s, g.Titles), Mark: worstMark(judged, s)}
 		metrics := []Metric{Lost, FirstCaught, SteppedUp}
-		if isBenign(s) {
+		if g.ofPeople(s) {
 			metrics = []Metric{RefusedCount, QuietTrusted, AlarmCount}
 			if j, ok := g.figure(ours, SteppedUp); ok {
 				glance.Bar = bar{Wide: min(100, j.Worst.Value*2000), Text: percent(j.Worst.Value)} // the whole is 5%
@@ -138,13 +139,48 @@ func (g *reading) page(w lexicon) page {
 		for _, m := range metrics {
 			glance.Cells = append(glance.Cells, g.text(w, ours, m))
 		}
-		if isBenign(s) {
+		if g.ofPeople(s) {
 			p.Days, p.DayPages = append(p.Days, glance), append(p.DayPages, g.scenario(w, s, judged))
 		} else {
 			p.Attacks, p.AttackPages = append(p.Attacks, glance), append(p.AttackPages, g.scenario(w, s, judged))
 		}
 	}
 	return p
+}
+
+// beatenRows joins what has one reason; what nobody has explained yet comes first.
+func beatenRows(w lexicon, all []Beaten) []beatenRow {
+	type key struct {
+		metric Metric
+		why    string
+	}
+	var rows []beatenRow
+	at := make(map[key]int)
+	for _, b := range all {
+		k := key{b.Metric, w.because(b)}
+		i, ok := at[k]
+		if !ok {
+			i = len(rows)
+			at[k] = i
+			rows = append(rows, beatenRow{Metric: w.metrics[b.Metric], Why: k.why})
+		}
+		r := &rows[i]
+		if by := w.defense(b.By); !slices.Contains(r.By, by) {
+			r.By = append(r.By, by)
+		}
+		unit := measures[b.Metric].unit
+		in := beatenIn{b.Scenario, anchor(b.Scenario), w.number(unit, b.Ours.Worst.Value) + w.say["against"] + w.number(unit, b.Theirs.Worst.Value)}
+		if b.Form == Evading {
+			in.Scenario += " (" + w.say["evading"] + ")"
+		}
+		if last := len(r.Where) - 1; last < 0 || r.Where[last].Scenario != in.Scenario { // the first defense stands for all
+			r.Where = append(r.Where, in)
+		}
+	}
+	slices.SortStableFunc(rows, func(a, b beatenRow) int {
+		return truth(a.Why != w.say["unexplained"]) - truth(b.Why != w.say["unexplained"])
+	})
+	return rows
 }
 
 func anchor(scenario string) string { return "s-" + scenario }
@@ -280,7 +316,7 @@ func (g *reading) tiles(w lexicon) []tile {
 const alarmsShown = 50
 
 func (g *reading) scenario(w lexicon, s string, judged []Judged) scenarioPage {
-	p := scenarioPage{Anchor: anchor(s), Name: s, Title: w.title(s, g.Titles)}
+	p := scenarioPage{Anchor: anchor(s), Name: s, Title: w.title(s, g.Titles), Story: w.of(g.Stories[s])}
 	for _, j := range judged {
 		if j.Scenario == s && j.Verdict != NotRun {
 			p.Chips = append(p.Chips, g.target(w, j))
@@ -297,7 +333,7 @@ func (g *reading) scenario(w lexicon, s string, judged []Judged) scenarioPage {
 	}
 	if runs := g.runs[ours]; len(runs) > 0 {
 		m := Recall
-		if isBenign(s) {
+		if g.ofPeople(s) {
 			m = SteppedUp
 		}
 		worst := g.worstOf(ours, m)
@@ -313,7 +349,7 @@ func (g *reading) scenario(w lexicon, s string, judged []Judged) scenarioPage {
 		p.Groups = groups(w, &worst.People)
 	}
 	metrics := []Metric{Recall, Lost, FirstCaught, RefusedRate, SteppedUp}
-	if isBenign(s) && (p.Chart == nil) {
+	if g.ofPeople(s) && (p.Chart == nil) {
 		metrics = []Metric{RefusedRate, SteppedUp, Delayed, LockedOut}
 	}
 	var others, variants []variant

@@ -96,7 +96,7 @@ func (r *Report) WriteJSON(out io.Writer) error {
 	}
 	for _, v := range g.variants {
 		for _, m := range metricOrder {
-			if joined, ok := g.figure(v, m); ok && shown(v.Scenario, m) {
+			if joined, ok := g.figure(v, m); ok && g.shown(v.Scenario, m) {
 				j.Figures = append(j.Figures, figureJSON{v.Scenario, v.Form, v.Drawn, v.Defense, m, measures[m].unit, measures[m].better, joinedOf(joined)})
 			}
 		}

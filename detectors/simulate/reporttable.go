@@ -108,7 +108,7 @@ func (g *reading) table(b io.Writer, w lexicon, ours variant, beaten []Beaten) {
 	fmt.Fprintf(b, "\n  %s\n%s\n", w.form(ours, g.Spread), head)
 	var notes []note
 	for _, m := range metricOrder {
-		if !shown(ours.Scenario, m) {
+		if !g.shown(ours.Scenario, m) {
 			continue
 		}
 		cells, any := "", false

@@ -1,6 +1,7 @@
 package simulate
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"strconv"
@@ -41,10 +42,15 @@ func (w lexicon) title(scenario string, given map[string]Words) string {
 	if t, ok := w.titles[scenario]; ok {
 		return t
 	}
-	if w.language == "ja" && given[scenario].JA != "" {
-		return given[scenario].JA
+	return w.of(given[scenario])
+}
+
+// of is a text in w's language, or in the other where it has none.
+func (w lexicon) of(t Words) string {
+	if w.language == "ja" {
+		return cmp.Or(t.JA, t.EN)
 	}
-	return given[scenario].EN
+	return cmp.Or(t.EN, t.JA)
 }
 
 func (w lexicon) defense(name string) string {
@@ -190,7 +196,7 @@ var english = lexicon{
 		RecallLater:  "attempts caught after day 2",
 		Lost:         "accounts lost",
 		LostShare:    "accounts lost of right pairs",
-		FirstCaught:  "attempts until the first caught",
+		FirstCaught:  "attempts before the first caught",
 		FirstAfter:   "time until the first caught",
 		Precision:    "flagged accounts under attack",
 		Evaluated:    "guesses per account and day",
@@ -236,9 +242,9 @@ var english = lexicon{
 		{"", Delayed, "lockout-10", "No way to delay: whom they suspect they refuse. Compare the refused."},
 	},
 	say: map[string]string{
-		"unexplained": "not explained",
-		"never":       "never",
-		"unit days":   " d", "unit hours": " h", "unit minutes": " min", "unit seconds": " s",
+		"unexplained": "not explained", "against": " against ",
+		"never":     "never",
+		"unit days": " d", "unit hours": " h", "unit minutes": " min", "unit seconds": " s",
 		"or": " or ", "plain": "as written", "evading": "evading", "drawn": ", parameters drawn within ±%s%%",
 		"heading": "Simulation of attacks and good log-ins", "scenario files": "scenario files", "rule pack": "rule pack",
 		"seeds": "seeds", "spread": "spread", "scale": "scale", "made": "made", "no spread": "none drawn",
@@ -257,12 +263,12 @@ var english = lexicon{
 
 		"attacks": "Attacks at a glance", "attacks note": "The worst of the seeds, scenarios as written. An attempt is caught if it is answered before the attacker could learn whether the password was right. Attackers solve every puzzle and sit out every delay.",
 		"days": "Ordinary days at a glance", "days note": "No attack, or one beside ordinary work. The worst of the seeds; the whole bar is 5%.",
-		"scenario": "scenario", "caught": "attempts caught", "lost": "accounts lost", "acted after": "attempts until caught", "good stepped": "good log-ins stepped up",
+		"scenario": "scenario", "caught": "attempts caught", "lost": "accounts lost", "acted after": "attempts before the first caught", "good stepped": "good log-ins stepped up",
 		"refused": "refused", "known stepped": "on known devices", "alarms": "false alarms",
 		"beaten heading": "Where another defense does better", "beaten note": "The worst seeds of both, as written and evading.", "beaten none": "Nowhere in what was tried, or nothing was compared.",
-		"figure": "figure", "other": "other", "why": "why", "verdict": "verdict", "targets all": "Every target, its limit and what came of it",
+		"figure": "figure", "where": "where", "other": "other", "why": "why", "verdict": "verdict", "targets all": "Every target, its limit and what came of it",
 		"each attack": "Each attack", "each day": "Each ordinary day",
-		"tried attack": "%s attempts with %s right pairs, beside %s good log-ins. Seed %d, the worst.", "tried people": "%s good log-ins. Seed %d, the worst.",
+		"tried attack": "%s attempts, %s with the right password, beside %s good log-ins (seed %d, the worst).", "tried people": "%s good log-ins (seed %d, the worst).",
 		"chart": "What was tried, and when we acted", "legend caught": "caught", "legend through": "not caught", "legend alarm": "campaign alarm on", "legend good": "good log-ins", "legend bothered": "of these stepped up or refused",
 		"chart label": "Over time: %s attempts, of which %s were caught; %s good log-ins. The figures are in the table below.",
 		"per slice":   "at most %s attempts per %s", "first at": "The first was caught after %s attempts and %s (dashed line).", "first never": "Nothing was ever caught.",
@@ -330,9 +336,9 @@ var japanese = lexicon{
 		{"", Delayed, "lockout-10", "遅らせる手段がなく、疑わしければ拒否します。拒否の割合と比べてください。"},
 	},
 	say: map[string]string{
-		"unexplained": "説明はまだありません",
-		"never":       "止まらず",
-		"unit days":   "日", "unit hours": "時間", "unit minutes": "分", "unit seconds": "秒",
+		"unexplained": "説明はまだありません", "against": " 対 ",
+		"never":     "止まらず",
+		"unit days": "日", "unit hours": "時間", "unit minutes": "分", "unit seconds": "秒",
 		"or": " か ", "plain": "基本形", "evading": "回避形", "drawn": "(パラメーター±%s%%)",
 		"heading": "攻撃と正しいログインのシミュレーション", "scenario files": "シナリオ", "rule pack": "ルール",
 		"seeds": "シード", "spread": "ばらつき", "scale": "縮尺", "made": "作成", "no spread": "なし",
@@ -354,9 +360,9 @@ var japanese = lexicon{
 		"scenario": "シナリオ", "caught": "止めた試行", "lost": "奪われたアカウント", "acted after": "止めるまでの試行", "good stepped": "追加確認した正しいログイン",
 		"refused": "拒否", "known stepped": "既知の端末", "alarms": "誤警報",
 		"beaten heading": "他の防御のほうが優れている点", "beaten note": "基本形と回避形、双方の最悪のシードの値です。", "beaten none": "試した範囲にはないか、比較していません。",
-		"figure": "指標", "other": "他の防御", "why": "理由", "verdict": "判定", "targets all": "すべての目標と結果",
+		"figure": "指標", "where": "該当", "other": "他の防御", "why": "理由", "verdict": "判定", "targets all": "すべての目標と結果",
 		"each attack": "それぞれの攻撃", "each day": "それぞれのふだんの日",
-		"tried attack": "試行 %s 件、うち正しい組 %s 件。同じ間の正しいログイン %s 件。最悪のシード %d。", "tried people": "正しいログイン %s 件。最悪のシード %d。",
+		"tried attack": "試行 %s 件、うち正しいパスワード %s 件。同じ間の正しいログイン %s 件(最悪のシード %d)。", "tried people": "正しいログイン %s 件(最悪のシード %d)。",
 		"chart": "何が試され、いつ動いたか", "legend caught": "止めた", "legend through": "止めなかった", "legend alarm": "警報中", "legend good": "正しいログイン", "legend bothered": "うち追加確認か拒否",
 		"chart label": "時間ごとの試行 %s 件、止めた試行 %s 件、正しいログイン %s 件。数値は下の表にあります。",
 		"per slice":   "最大 %s 件 / %s", "first at": "最初に止めるまで試行 %s 件、%s(破線)。", "first never": "一度も止めていません。",

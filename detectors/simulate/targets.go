@@ -2,7 +2,7 @@ package simulate
 
 import (
 	"math"
-	"strings"
+	"slices"
 	"time"
 )
 
@@ -25,8 +25,12 @@ type Limit struct {
 
 // What a target may be about besides one scenario.
 const (
-	AllBenign  = "benign"  // all scenarios without an attack, and the one of an attack from the office's own address, summed up per seed
-	EachAttack = "attacks" // the worst of the other scenarios with an attack, where at least [EachLogins] good log-ins are behind the figure
+	// AllBenign is the shipped scenarios of people, b1 to b8, summed up per seed. It is
+	// not judged unless all of them were run.
+	AllBenign = "benign"
+	// EachAttack is the worst of the other scenarios, where at least [EachLogins] good
+	// log-ins are behind the figure.
+	EachAttack = "attacks"
 )
 
 // EachLogins is how many log-ins a share needs before [EachAttack] judges it: of
@@ -98,35 +102,35 @@ var Targets = []Target{
 	target(nameV32, Recall, 0.95),
 }
 
-// The scenarios that targets are about, by name.
+// The scenarios that targets are about, by id.
 const (
-	nameB1        = "b1-monday"
-	nameB1b       = "b1b-inside"
-	nameB2        = "b2-cgnat"
-	nameB3        = "b3-loop"
-	nameB6        = "b6-roaming"
-	nameB7        = "b7-newcomers"
-	nameB8        = "b8-year"
-	nameA1        = "a1-list"
-	nameA2        = "a2-proxies"
-	nameA2b       = "a2b-browsers"
+	nameB1        = "b1"
+	nameB1b       = "b1b"
+	nameB2        = "b2"
+	nameB3        = "b3"
+	nameB6        = "b6"
+	nameB7        = "b7"
+	nameB8        = "b8"
+	nameA1        = "a1"
+	nameA2        = "a2"
+	nameA2b       = "a2b"
 	nameA2Fresh   = "a2-fresh"
-	nameA3        = "a3-slow"
-	nameA4Few     = "a4-spray-12"
-	nameA4Many    = "a4-spray-5000"
+	nameA3        = "a3"
+	nameA4Few     = "a4-12"
+	nameA4Many    = "a4-5000"
 	nameA4Company = "a4-company"
-	nameA4b       = "a4b-rotating"
-	nameA5        = "a5-one-account"
-	nameA8One     = "a8-names-1"
-	nameA8Many    = "a8-names-500"
-	nameA9        = "a9-companies"
+	nameA4b       = "a4b"
+	nameA5        = "a5"
+	nameA8One     = "a8-1"
+	nameA8Many    = "a8-500"
+	nameA9        = "a9"
 	nameV64       = "v6-64"
 	nameV48       = "v6-48"
 	nameV32       = "v6-32"
 )
 
-// isBenign reports whether a scenario is of people first: its name begins with b.
-func isBenign(scenario string) bool { return strings.HasPrefix(scenario, "b") }
+// benign are the scenarios of [AllBenign].
+var benign = []string{nameB1, nameB1b, nameB2, nameB3, "b4", "b5", nameB6, nameB7, nameB8}
 
 // Verdict is how a target was kept.
 type Verdict string
@@ -190,11 +194,11 @@ func (t Target) subjects(runs []Result, defense string) []Result {
 		}
 		switch t.Scenario {
 		case AllBenign:
-			if !isBenign(r.Scenario) {
+			if !slices.Contains(benign, r.Scenario) {
 				continue
 			}
 		case EachAttack:
-			if isBenign(r.Scenario) {
+			if r.Attack.Attempts == 0 || slices.Contains(benign, r.Scenario) {
 				continue
 			}
 		default:
@@ -208,8 +212,9 @@ func (t Target) subjects(runs []Result, defense string) []Result {
 		return found
 	}
 	var sums []Result
-	at := make(map[uint64]int)
+	at, ran := make(map[uint64]int), make(map[string]bool)
 	for _, r := range found {
+		ran[r.Scenario] = true
 		i, ok := at[r.Seed]
 		if !ok {
 			i = len(sums)
@@ -217,6 +222,9 @@ func (t Target) subjects(runs []Result, defense string) []Result {
 			sums = append(sums, Result{Scenario: AllBenign, Form: t.Form, Defense: defense, Seed: r.Seed})
 		}
 		sums[i].People.join(r.People)
+	}
+	if len(ran) < len(benign) {
+		return nil
 	}
 	return sums
 }
