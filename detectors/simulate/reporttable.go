@@ -34,16 +34,24 @@ func (r *Report) WriteTable(out io.Writer, language string) error {
 	judged := g.Judge()
 	met, missed, notRun := tally(judged)
 	fmt.Fprintf(b, "\n%s: "+w.say["count targets"]+"\n\n", w.say["targets"], met, missed, notRun)
-	fmt.Fprintf(b, "%s%s%s%s%s%s\n", pad("", 10), pad("", 16), pad("", labelColumns),
-		left(w.say["limit"], 18), left(w.say["worst"], 11), left(w.say["median"], 11))
+	if met+missed > 0 {
+		fmt.Fprintln(b, strings.Repeat(" ", 10+16+labelColumns)+left(w.say["limit"], 18)+left(w.say["worst"], 11)+left(w.say["median"], 11))
+	}
+	var idle []string
 	for _, j := range bySeverity(judged) {
-		worst, median := "", ""
-		if j.Verdict != NotRun {
-			unit := measures[j.Metric].unit
-			worst, median = w.number(unit, j.Joined.Worst.Value), w.number(unit, j.Joined.Median)
+		if j.Verdict == NotRun {
+			idle = append(idle, j.Scenario+" "+strings.TrimPrefix(w.metrics[j.Metric], "... ")+" "+w.both(j.Target))
+			continue
 		}
-		fmt.Fprintln(b, strings.TrimRight(pad(w.say[string(j.Verdict)], 10)+pad(j.Scenario, 16)+pad(w.metrics[j.Metric], labelColumns)+
-			left(w.both(j.Target), 18)+left(worst, 11)+left(median, 11), " "))
+		unit := measures[j.Metric].unit
+		fmt.Fprintln(b, pad(w.say[string(j.Verdict)], 10)+pad(j.Scenario, 16)+pad(w.metrics[j.Metric], labelColumns)+
+			left(w.both(j.Target), 18)+left(w.number(unit, j.Joined.Worst.Value), 11)+left(w.number(unit, j.Joined.Median), 11))
+	}
+	if len(idle) > 0 {
+		fmt.Fprintln(b)
+		for _, line := range wrap(w.say["not_run"]+": "+strings.Join(idle, "; "), textColumns) {
+			fmt.Fprintln(b, line)
+		}
 	}
 
 	beaten := g.beaten()
