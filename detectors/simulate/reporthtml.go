@@ -7,7 +7,6 @@ import (
 	"html/template"
 	"io"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -48,6 +47,7 @@ type (
 		Met, Missed, NotRun   int
 		MetWide, MissedWide   float64 // of 100
 		Tiles                 []tile
+		InAll                 grid
 		Targets, MissedList   []targetRow
 		Beaten                []beatenRow
 		Attacks, Days         []glanceRow
@@ -74,7 +74,8 @@ type (
 		Anchor, Scenario, Title string
 		Mark                    string
 		Bar                     bar
-		Cells                   []string
+		BarHead                 string
+		Cells                   []cell
 	}
 	scenarioPage struct {
 		Anchor, Name, Title, Story, Tried string
@@ -94,6 +95,7 @@ type (
 		Cells []cell
 	}
 	cell struct {
+		Head string // of its column
 		Text string
 		Bar  *bar
 	}
@@ -115,7 +117,7 @@ func (g *reading) page(w lexicon) page {
 	default:
 		p.Headline = fmt.Sprintf(w.say["headline missed"], p.Missed, p.Met+p.Missed)
 	}
-	p.Tiles = g.tiles(w)
+	p.Tiles, p.InAll = g.tiles(w)
 	for _, j := range bySeverity(judged) {
 		row := g.target(w, j)
 		p.Targets = append(p.Targets, row)
@@ -127,17 +129,18 @@ func (g *reading) page(w lexicon) page {
 	for _, s := range g.scenarios {
 		ours := variant{s, Plain, g.Defense, false}
 		glance := glanceRow{Anchor: anchor(s), Scenario: s, Title: w.title(s, g.Titles), Mark: worstMark(judged, s)}
-		metrics := []Metric{Lost, FirstCaught, SteppedUp}
+		metrics, heads := []Metric{Lost, FirstCaught, SteppedUp}, []string{"caught", "lost", "acted after", "good stepped"}
 		if g.ofPeople(s) {
-			metrics = []Metric{RefusedCount, QuietTrusted, AlarmCount}
+			metrics, heads = []Metric{RefusedCount, QuietTrusted, AlarmCount}, []string{"good stepped", "refused", "known stepped", "alarms"}
 			if j, ok := g.figure(ours, SteppedUp); ok {
 				glance.Bar = bar{Wide: min(100, j.Worst.Value*2000), Text: percent(j.Worst.Value)} // the whole is 5%
 			}
 		} else if j, ok := g.figure(ours, Recall); ok {
 			glance.Bar = bar{Wide: 100 * j.Worst.Value, Text: percent(j.Worst.Value)}
 		}
-		for _, m := range metrics {
-			glance.Cells = append(glance.Cells, g.text(w, ours, m))
+		glance.BarHead = w.say[heads[0]]
+		for i, m := range metrics {
+			glance.Cells = append(glance.Cells, cell{Head: w.say[heads[i+1]], Text: g.text(w, ours, m)})
 		}
 		if g.ofPeople(s) {
 			p.Days, p.DayPages = append(p.Days, glance), append(p.DayPages, g.scenario(w, s, judged))
@@ -162,7 +165,7 @@ func beatenRows(w lexicon, all []Beaten) []beatenRow {
 		if !ok {
 			i = len(rows)
 			at[k] = i
-			rows = append(rows, beatenRow{Metric: w.metrics[b.Metric], Why: k.why})
+			rows = append(rows, beatenRow{Metric: w.metric(b.Metric), Why: k.why})
 		}
 		r := &rows[i]
 		if by := w.defense(b.By); !slices.Contains(r.By, by) {
@@ -233,7 +236,7 @@ func worstMark(judged []Judged, scenario string) string {
 var marks = map[Verdict]string{Met: "✓", Missed: "✗", NotRun: "–"}
 
 func (g *reading) target(w lexicon, j Judged) targetRow {
-	row := targetRow{Verdict: j.Verdict, Mark: marks[j.Verdict], Scenario: j.Scenario, Title: w.title(j.Scenario, g.Titles), Metric: strings.TrimPrefix(w.metrics[j.Metric], "... "), Limit: w.both(j.Target)}
+	row := targetRow{Verdict: j.Verdict, Mark: marks[j.Verdict], Scenario: j.Scenario, Title: w.title(j.Scenario, g.Titles), Metric: w.metric(j.Metric), Limit: w.both(j.Target)}
 	if slices.Contains(g.scenarios, j.Scenario) {
 		row.Anchor = anchor(j.Scenario)
 	}
@@ -251,8 +254,9 @@ func (g *reading) target(w lexicon, j Judged) targetRow {
 	return row
 }
 
-// tiles sum up the plain forms as written, over all seeds.
-func (g *reading) tiles(w lexicon) []tile {
+// tiles sum up the plain forms as written, over all seeds, and inAll sets other defenses
+// beside them.
+func (g *reading) tiles(w lexicon) (tiles []tile, inAll grid) {
 	type sum struct {
 		attempts, caught, hits, lost, logins, refused int
 		quiet, alarm                                  Group
@@ -286,29 +290,36 @@ func (g *reading) tiles(w lexicon) []tile {
 		}
 		return percent(float64(of) / float64(among))
 	}
-	// beside says what others came to, as a note of a tile.
-	beside := func(format string, figure func(*sum) string) string {
-		var notes []string
-		for _, d := range g.defenses[1:] {
-			if s := sums[d]; s != nil {
-				notes = append(notes, w.defense(d)+" "+figure(s))
-			}
-		}
-		if len(notes) == 0 {
-			return ""
-		}
-		return fmt.Sprintf(format, strings.Join(notes, w.say["list"]))
+	tiles = []tile{
+		{w.say["tile lost"], fmt.Sprintf(w.say["tile of"], count(ours.lost), count(ours.hits)), w.say["tile lost note"]},
+		{w.say["tile caught"], rate(ours.caught, ours.attempts), fmt.Sprintf(w.say["tile caught note"], count(ours.attempts))},
+		{w.say["tile refused"], fmt.Sprintf(w.say["tile of"], count(ours.refused), count(ours.logins)), w.say["tile refused note"]},
+		{w.say["tile stepped"], rate(ours.quiet.SteppedUp, ours.quiet.LogIns), fmt.Sprintf(w.say["tile stepped note"], rate(ours.alarm.SteppedUp, ours.alarm.LogIns))},
 	}
-	others := w.say["tile others"]
-	return []tile{
-		{w.say["tile lost"], fmt.Sprintf(w.say["tile of"], count(ours.lost), count(ours.hits)),
-			w.say["tile lost note"] + beside(others, func(s *sum) string { return count(s.lost) })},
-		{w.say["tile caught"], rate(ours.caught, ours.attempts),
-			fmt.Sprintf(w.say["tile caught note"], count(ours.attempts)) + beside(others, func(s *sum) string { return rate(s.caught, s.attempts) })},
-		{w.say["tile refused"], fmt.Sprintf(w.say["tile of"], count(ours.refused), count(ours.logins)),
-			w.say["tile refused note"] + beside(others, func(s *sum) string { return count(s.refused) })},
-		{w.say["tile stepped"], rate(ours.quiet.SteppedUp, ours.quiet.LogIns),
-			fmt.Sprintf(w.say["tile stepped note"], rate(ours.alarm.SteppedUp, ours.alarm.LogIns))},
+	if len(sums) < 2 {
+		return tiles, grid{}
+	}
+	inAll = grid{Heads: []string{w.say["in all"], w.say["caught"], w.say["lost"], w.metrics[RefusedRate], w.say["quiet stepped"]}}
+	for _, d := range g.defenses {
+		s := sums[d]
+		if s == nil {
+			continue
+		}
+		caught := rate(s.caught, s.attempts)
+		cells := []cell{{Text: caught, Bar: &bar{Text: caught, Wide: 100 * float64(s.caught) / float64(max(1, s.attempts))}},
+			{Text: count(s.lost)}, {Text: rate(s.refused, s.logins)}, {Text: rate(s.quiet.SteppedUp, s.quiet.LogIns)}}
+		inAll.Rows = append(inAll.Rows, gridRow{Head: w.defense(d), Ours: d == g.Defense, Cells: cells})
+	}
+	inAll.label()
+	return tiles, inAll
+}
+
+// label gives each cell the head of its column, for narrow windows.
+func (t *grid) label() {
+	for _, r := range t.Rows {
+		for i := range r.Cells {
+			r.Cells[i].Head = t.Heads[i+1]
+		}
 	}
 }
 
@@ -373,6 +384,10 @@ func (g *reading) scenario(w lexicon, s string, judged []Judged) scenarioPage {
 	return p
 }
 
+// barLeast is the least that the whole of a bar stands for, so that next to nothing
+// does not look like much.
+const barLeast = 0.02
+
 // grid is a table of variants down and metrics across, without metrics nobody has. A
 // share has a bar: of the whole if more is better, else of the largest in its column.
 func (g *reading) grid(w lexicon, rows []variant, metrics []Metric, corner string, name func(variant) string) grid {
@@ -395,13 +410,11 @@ func (g *reading) grid(w lexicon, rows []variant, metrics []Metric, corner strin
 		if measure.better == Higher {
 			whole = 1
 		}
+		whole = max(whole, barLeast)
 		for _, v := range rows {
 			c := cell{Text: g.text(w, v, m)}
 			if j, ok := g.figure(v, m); ok && measure.unit == Share {
-				c.Bar = &bar{Text: c.Text, Much: measure.better == Lower}
-				if whole > 0 {
-					c.Bar.Wide = 100 * j.Worst.Value / whole
-				}
+				c.Bar = &bar{Text: c.Text, Much: measure.better == Lower, Wide: 100 * j.Worst.Value / whole}
 			}
 			cells = append(cells, c)
 		}
@@ -410,13 +423,14 @@ func (g *reading) grid(w lexicon, rows []variant, metrics []Metric, corner strin
 			t.Rows[i].Cells = append(t.Rows[i].Cells, cells[i])
 		}
 	}
+	t.label()
 	return t
 }
 
 // groups is who was bothered: people down, what they met across.
 func groups(w lexicon, p *PeopleResult) grid {
 	t := grid{Heads: []string{w.say["people"], w.say["logins"], w.say["turned away"], w.say["stepped"], w.say["share"]}}
-	most := 0.0
+	most := barLeast
 	for _, row := range []struct {
 		name string
 		Group
@@ -435,10 +449,10 @@ func groups(w lexicon, p *PeopleResult) grid {
 		}})
 	}
 	for _, r := range t.Rows {
-		if b := r.Cells[3].Bar; most > 0 {
-			b.Wide = 100 * b.Wide / most
-		}
+		b := r.Cells[3].Bar
+		b.Wide = 100 * b.Wide / most
 	}
+	t.label()
 	return t
 }
 

@@ -87,7 +87,7 @@ func (r *Report) WriteJSON(out io.Writer) error {
 			direction = "at_least"
 		}
 		row := judgedJSON{Target: t.Target, Unit: m.unit, Direction: direction, Verdict: t.Verdict, Where: t.Where,
-			Text: t.Scenario + ": " + english.metrics[t.Metric] + " " + english.both(t.Target)}
+			Text: t.Scenario + ": " + english.metric(t.Metric) + " " + english.both(t.Target)}
 		if t.Verdict != NotRun {
 			joined := joinedOf(t.Joined)
 			row.joinedJSON = &joined

@@ -40,11 +40,11 @@ func (r *Report) WriteTable(out io.Writer, language string) error {
 	var idle []string
 	for _, j := range bySeverity(judged) {
 		if j.Verdict == NotRun {
-			idle = append(idle, j.Scenario+" "+strings.TrimPrefix(w.metrics[j.Metric], "... ")+" "+w.both(j.Target))
+			idle = append(idle, j.Scenario+" "+w.metric(j.Metric)+" "+w.both(j.Target))
 			continue
 		}
 		unit := measures[j.Metric].unit
-		fmt.Fprintln(b, pad(w.say[string(j.Verdict)], 10)+pad(j.Scenario, 16)+pad(w.metrics[j.Metric], labelColumns)+
+		fmt.Fprintln(b, pad(w.say[string(j.Verdict)], 10)+pad(j.Scenario, 12)+pad(w.metric(j.Metric), labelColumns+4)+
 			left(w.both(j.Target), 18)+left(w.number(unit, j.Joined.Worst.Value), 11)+left(w.number(unit, j.Joined.Median), 11))
 	}
 	if len(idle) > 0 {
@@ -140,7 +140,7 @@ func (g *reading) table(b io.Writer, w lexicon, ours variant, beaten []Beaten) {
 				continue
 			}
 			mark = "* "
-			n := note{[]string{w.defense(x.By)}, w.metrics[m], w.because(x)}
+			n := note{[]string{w.defense(x.By)}, w.metric(m), w.because(x)}
 			if last := len(notes) - 1; last >= 0 && notes[last].metric == n.metric && notes[last].why == n.why {
 				notes[last].by = append(notes[last].by, n.by...)
 			} else {

@@ -161,14 +161,25 @@ func (w lexicon) both(t Target) string {
 
 // form names a variant's form and parameters.
 func (w lexicon) form(v variant, spread float64) string {
-	s := w.say["plain"]
-	if v.Form == Evading {
-		s = w.say["evading"]
+	drawn := fmt.Sprintf(w.say["drawn"], trim(spread*100, 0))
+	switch {
+	case v.Form == Evading && v.Drawn:
+		return w.say["evading"] + w.say["list"] + drawn
+	case v.Form == Evading:
+		return w.say["evading"]
+	case v.Drawn:
+		return drawn
 	}
-	if v.Drawn {
-		s += fmt.Sprintf(w.say["drawn"], trim(spread*100, 0))
+	return w.say["plain"]
+}
+
+// metric names a metric where the rows above do not help: those that begin with dots
+// are of good log-ins that were stepped up.
+func (w lexicon) metric(m Metric) string {
+	if rest, ok := strings.CutPrefix(w.metrics[m], "... "); ok {
+		return w.say["stepped"] + w.say["colon"] + rest
 	}
-	return s
+	return w.metrics[m]
 }
 
 // seedText writes seeds in runs: 11-20.
@@ -204,13 +215,13 @@ var english = lexicon{
 		RefusedCount: "good log-ins refused, count",
 		RefusedRate:  "good log-ins refused",
 		SteppedUp:    "good log-ins stepped up",
-		CrowdUp:      "... of whom it is about",
+		CrowdUp:      "... people in focus",
 		QuietUp:      "... while no alarm is on",
 		QuietTrusted: "... no alarm, known device",
 		AlarmUp:      "... during an alarm",
 		AlarmTrusted: "... in alarm, known device",
-		AlarmAbroad:  "... in alarm, abroad : rest",
-		SharedRatio:  "... mobile carrier : rest",
+		AlarmAbroad:  "... in alarm, abroad to rest",
+		SharedRatio:  "... mobile carrier to rest",
 		Delayed:      "good log-ins delayed",
 		LockedOut:    "longest lock-out",
 		OwnerDelayed: "owner's log-ins held up",
@@ -242,10 +253,10 @@ var english = lexicon{
 		{"", Delayed, "lockout-10", "No way to delay: whom they suspect they refuse. Compare the refused."},
 	},
 	say: map[string]string{
-		"unexplained": "not explained", "against": " against ",
+		"unexplained": "not explained", "colon": ": ", "against": " against ",
 		"never":     "never",
 		"unit days": " d", "unit hours": " h", "unit minutes": " min", "unit seconds": " s",
-		"or": " or ", "plain": "as written", "evading": "evading", "drawn": ", parameters drawn within ±%s%%",
+		"or": " or ", "plain": "as written", "evading": "evading", "drawn": "numbers drawn within ±%s%%",
 		"heading": "Simulation of attacks and good log-ins", "scenario files": "scenario files", "rule pack": "rule pack",
 		"seeds": "seeds", "spread": "spread", "scale": "scale", "made": "made", "no spread": "none drawn",
 		"scaled":  "People and attempts are scaled, so counts are not those that the targets mean.",
@@ -255,7 +266,7 @@ var english = lexicon{
 
 		"headline good": "All %d targets that were tried are met.", "headline missed": "%d of %d targets are missed.", "headline none": "No target was tried.",
 		"missed heading": "What was missed", "instead of": " instead of ", "list": ", ",
-		"tile of": "%s of %s", "tile others": " Others: %s.",
+		"tile of": "%s of %s", "in all": "All scenarios as written, all seeds", "quiet stepped": "good log-ins stepped up, no alarm",
 		"tile lost": "Accounts lost", "tile lost note": "of the right pairs that attackers had.",
 		"tile caught": "Attempts caught", "tile caught note": "of %s, before the attacker could learn whether the password was right.",
 		"tile refused": "Good log-ins refused", "tile refused note": "of those with the right password, attacks included.",
@@ -271,12 +282,12 @@ var english = lexicon{
 		"tried attack": "%s attempts, %s with the right password, beside %s good log-ins (seed %d, the worst).", "tried people": "%s good log-ins (seed %d, the worst).",
 		"chart": "What was tried, and when we acted", "legend caught": "caught", "legend through": "not caught", "legend alarm": "campaign alarm on", "legend good": "good log-ins", "legend bothered": "of these stepped up or refused",
 		"chart label": "Over time: %s attempts, of which %s were caught; %s good log-ins. The figures are in the table below.",
-		"per slice":   "at most %s attempts per %s", "first at": "The first was caught after %s attempts and %s (dashed line).", "first never": "Nothing was ever caught.",
+		"per slice":   "Attempts, at most %s per %s", "good slice": "Good log-ins, at most %s per %s", "first at": "The first was caught after %s attempts and %s (dashed line).", "first never": "Nothing was ever caught.",
 		"as table": "The chart as a table", "from": "from", "attempts": "attempts",
 		"defense": "defense", "form": "form", "compared": "Beside simpler defenses", "bothered": "Who was bothered", "variants": "When the attack changes",
 		"people": "people", "logins": "good log-ins", "stepped": "stepped up", "share": "share",
 		"group all": "all", "group quiet": "no alarm on", "group quiet known": "no alarm on, known device", "group alarm": "during an alarm", "group alarm known": "during an alarm, known device",
-		"group alarm abroad": "during an alarm, abroad", "group shared": "through a mobile carrier", "group crowd": "whom the scenario is about", "turned away": "refused",
+		"group alarm abroad": "during an alarm, abroad", "group shared": "through a mobile carrier", "group crowd": "people in focus", "turned away": "refused",
 		"alarm list": "Campaign alarms", "stratum": "of", "length": "length",
 		"how heading": "How this was measured",
 		"how":         "Made-up people and attackers meet the shipped defense in virtual time, and the truth about each attempt is known. Each scenario is played once per seed, and the worst seed counts. Thresholds were set on other seeds. The hashes name the scenario files and rules that were used; equal hashes, seeds and programs give equal figures.",
@@ -298,7 +309,7 @@ var japanese = lexicon{
 		RefusedCount: "拒否した正しいログイン(件)",
 		RefusedRate:  "拒否した正しいログイン",
 		SteppedUp:    "追加確認した正しいログイン",
-		CrowdUp:      "... 主役の人々",
+		CrowdUp:      "... 主役",
 		QuietUp:      "... 警報なし",
 		QuietTrusted: "... 警報なし・既知の端末",
 		AlarmUp:      "... 警報中",
@@ -336,10 +347,10 @@ var japanese = lexicon{
 		{"", Delayed, "lockout-10", "遅らせる手段がなく、疑わしければ拒否します。拒否の割合と比べてください。"},
 	},
 	say: map[string]string{
-		"unexplained": "説明はまだありません", "against": " 対 ",
+		"unexplained": "説明はまだありません", "colon": ":", "against": " 対 ",
 		"never":     "止まらず",
 		"unit days": "日", "unit hours": "時間", "unit minutes": "分", "unit seconds": "秒",
-		"or": " か ", "plain": "基本形", "evading": "回避形", "drawn": "(パラメーター±%s%%)",
+		"or": " か ", "plain": "基本形", "evading": "回避形", "drawn": "数値 ±%s%%",
 		"heading": "攻撃と正しいログインのシミュレーション", "scenario files": "シナリオ", "rule pack": "ルール",
 		"seeds": "シード", "spread": "ばらつき", "scale": "縮尺", "made": "作成", "no spread": "なし",
 		"scaled":  "人数と試行を縮小しているため、件数は目標が想定するものと異なります。",
@@ -349,7 +360,7 @@ var japanese = lexicon{
 
 		"headline good": "試した目標 %d 件をすべて達成しました。", "headline missed": "試した目標のうち %[1]d 件が未達です(全 %[2]d 件)。", "headline none": "試した目標はありません。",
 		"missed heading": "未達の目標", "instead of": "、目標 ", "list": "、",
-		"tile of": "%s / %s", "tile others": " 他の防御:%s。",
+		"tile of": "%s / %s", "in all": "基本形すべて、全シードの合計", "quiet stepped": "追加確認(警報なし)",
 		"tile lost": "奪われたアカウント", "tile lost note": "攻撃者が持つ正しい組のうち。",
 		"tile caught": "止めた試行", "tile caught note": "%s 件のうち、パスワードの正否を知られる前に止めた割合。",
 		"tile refused": "拒否した正しいログイン", "tile refused note": "正しいパスワードによるもののうち。攻撃中も含みます。",
@@ -365,12 +376,12 @@ var japanese = lexicon{
 		"tried attack": "試行 %s 件、うち正しいパスワード %s 件。同じ間の正しいログイン %s 件(最悪のシード %d)。", "tried people": "正しいログイン %s 件(最悪のシード %d)。",
 		"chart": "何が試され、いつ動いたか", "legend caught": "止めた", "legend through": "止めなかった", "legend alarm": "警報中", "legend good": "正しいログイン", "legend bothered": "うち追加確認か拒否",
 		"chart label": "時間ごとの試行 %s 件、止めた試行 %s 件、正しいログイン %s 件。数値は下の表にあります。",
-		"per slice":   "最大 %s 件 / %s", "first at": "最初に止めるまで試行 %s 件、%s(破線)。", "first never": "一度も止めていません。",
+		"per slice":   "試行(最大 %s 件 / %s)", "good slice": "正しいログイン(最大 %s 件 / %s)", "first at": "最初に止めるまで試行 %s 件、%s(破線)。", "first never": "一度も止めていません。",
 		"as table": "グラフを表で見る", "from": "開始", "attempts": "試行",
 		"defense": "防御", "form": "形", "compared": "簡単な防御との比較", "bothered": "誰が妨げられたか", "variants": "攻撃が変わったとき",
 		"people": "利用者", "logins": "正しいログイン", "stepped": "追加確認", "share": "割合",
 		"group all": "全体", "group quiet": "警報なし", "group quiet known": "警報なし・既知の端末", "group alarm": "警報中", "group alarm known": "警報中・既知の端末",
-		"group alarm abroad": "警報中・海外", "group shared": "携帯網の共有アドレス", "group crowd": "シナリオの主役", "turned away": "拒否",
+		"group alarm abroad": "警報中・海外", "group shared": "携帯網の共有アドレス", "group crowd": "主役の人々", "turned away": "拒否",
 		"alarm list": "警報の一覧", "stratum": "対象", "length": "長さ",
 		"how heading": "測り方",
 		"how":         "架空の利用者と攻撃者が、仮想の時間の中で出荷時の防御に向かいます。各試行の真実はわかっています。シナリオはシードごとに一度ずつ行い、最悪のシードを採ります。しきい値は別のシードで決めました。ハッシュは使ったシナリオとルールを示し、ハッシュ、シード、プログラムが同じなら数値も同じです。",
