@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -118,5 +120,66 @@ func TestReportGolden(t *testing.T) {
 				t.Errorf("%s (-want +got):\n%s", name, d)
 			}
 		})
+	}
+}
+
+func TestReportIsDeterministic(t *testing.T) {
+	r := sample()
+	write := func() string {
+		var b bytes.Buffer
+		for _, err := range []error{r.WriteTable(&b, "en"), r.WriteJSON(&b), r.WriteHTML(&b, "ja")} {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		return b.String()
+	}
+	first := write()
+	for range 3 {
+		if write() != first {
+			t.Fatal("one report was written in two ways")
+		}
+	}
+}
+
+func TestTableFitsATerminal(t *testing.T) {
+	for _, language := range simulate.Languages {
+		var b bytes.Buffer
+		if err := sample().WriteTable(&b, language); err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(b.String()) {
+			if n := simulate.ColumnsOf(strings.TrimSuffix(line, "\n")); n > 100 {
+				t.Errorf("%s: %d columns: %s", language, n, line)
+			}
+		}
+	}
+}
+
+func TestLanguagesSayTheSame(t *testing.T) {
+	if d := cmp.Diff(simulate.Said("en"), simulate.Said("ja")); d != "" {
+		t.Errorf("(-en +ja):\n%s", d)
+	}
+	if d := cmp.Diff(simulate.Measured(), slices.Sorted(slices.Values(simulate.MetricOrder()))); d != "" {
+		t.Errorf("metrics (-measured +written):\n%s", d)
+	}
+}
+
+func TestPercent(t *testing.T) {
+	for v, want := range map[float64]string{
+		0: "0%", 1: "100%", 0.5: "50%", 0.995: "99.5%", 0.12345: "12.3%", 0.012345: "1.23%", 0.00005: "0.005%",
+		0.000001: "<0.001%", 0.999999: ">99.99%", 0.9312: "93.1%",
+	} {
+		if got := simulate.Percent(v); got != want {
+			t.Errorf("%v is %s, want %s", v, got, want)
+		}
+	}
+}
+
+func TestSeedText(t *testing.T) {
+	for want, seeds := range map[string][]uint64{"": nil, "7": {7}, "11-20": {11, 12, 13, 14, 15, 16, 17, 18, 19, 20}, "1, 3-4, 9": {1, 3, 4, 9}} {
+		if got := simulate.SeedText(seeds); got != want {
+			t.Errorf("%v is %q, want %q", seeds, got, want)
+		}
 	}
 }

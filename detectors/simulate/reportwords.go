@@ -207,7 +207,7 @@ var english = lexicon{
 		RecallLater:  "attempts caught after day 2",
 		Lost:         "accounts lost",
 		LostShare:    "accounts lost of right pairs",
-		FirstCaught:  "attempts before the first caught",
+		FirstCaught:  "attempts before first caught",
 		FirstAfter:   "time until the first caught",
 		Precision:    "flagged accounts under attack",
 		Evaluated:    "guesses per account and day",
@@ -274,7 +274,7 @@ var english = lexicon{
 
 		"attacks": "Attacks at a glance", "attacks note": "The worst of the seeds, scenarios as written. An attempt is caught if it is answered before the attacker could learn whether the password was right. Attackers solve every puzzle and sit out every delay.",
 		"days": "Ordinary days at a glance", "days note": "No attack, or one beside ordinary work. The worst of the seeds; the whole bar is 5%.",
-		"scenario": "scenario", "caught": "attempts caught", "lost": "accounts lost", "acted after": "attempts before the first caught", "good stepped": "good log-ins stepped up",
+		"scenario": "scenario", "caught": "attempts caught", "lost": "accounts lost", "acted after": "attempts before first caught", "good stepped": "good log-ins stepped up",
 		"refused": "refused", "known stepped": "on known devices", "alarms": "false alarms",
 		"beaten heading": "Where another defense does better", "beaten note": "The worst seeds of both, as written and evading.", "beaten none": "Nowhere in what was tried, or nothing was compared.",
 		"figure": "figure", "where": "where", "other": "other", "why": "why", "verdict": "verdict", "targets all": "Every target, its limit and what came of it",
