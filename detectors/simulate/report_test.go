@@ -17,9 +17,9 @@ import (
 // eleven is when the made-up attacks begin.
 var eleven = time.Date(2026, 11, 24, 11, 0, 0, 0, time.UTC)
 
-// attack makes up a result of some 100 attempts a slice, of which a defense catches a
+// raided makes up a result of some 100 attempts a slice, of which a defense catches a
 // share after it missed some.
-func attack(scenario, form, defense string, seed uint64, length time.Duration, missed int, share float64, lost int) simulate.Result {
+func raided(scenario, form, defense string, seed uint64, length time.Duration, missed int, share float64, lost int) simulate.Result {
 	r := simulate.Result{Scenario: scenario, Form: form, Defense: defense, Seed: seed}
 	a := &r.Attack
 	a.Hits, a.Lost = 60, lost
@@ -72,13 +72,13 @@ func sample() *simulate.Report {
 	}
 	for _, seed := range r.Seeds {
 		n := int(seed)
-		add(0, bothered(attack("a2", "plain", "kidoban", seed, time.Minute, 60+n, 0.995, n-11), 40_000, 20, 0))
-		add(0, bothered(attack("a2", "plain", "none", seed, time.Minute, 0, 0, 60), 40_000, 0, 0))
-		add(0, bothered(attack("a2", "plain", "window-5-10s", seed, time.Minute, 2000, 0.01, 59), 40_000, 0, 31))
-		add(0, bothered(attack("a2", "plain", "rate-20-10m", seed, time.Minute, 2900, 0.02, 58), 40_000, 0, 240))
-		add(0, bothered(attack("a2", "plain", "lockout-10", seed, time.Minute, 0, 0, 60), 40_000, 0, 2))
-		add(0, bothered(attack("a2-evading", "evading", "kidoban", seed, time.Minute, 900, 0.82, 9), 40_000, 40, 1))
-		add(0.5, bothered(attack("a2", "plain", "kidoban", seed, time.Minute, 240, 0.97, 2), 40_000, 25, 0))
+		add(0, bothered(raided("a2", "plain", "kidoban", seed, time.Minute, 60+n, 0.995, n-11), 40_000, 20, 0))
+		add(0, bothered(raided("a2", "plain", "none", seed, time.Minute, 0, 0, 60), 40_000, 0, 0))
+		add(0, bothered(raided("a2", "plain", "window-5-10s", seed, time.Minute, 2000, 0.01, 59), 40_000, 0, 31))
+		add(0, bothered(raided("a2", "plain", "rate-20-10m", seed, time.Minute, 2900, 0.02, 58), 40_000, 0, 240))
+		add(0, bothered(raided("a2", "plain", "lockout-10", seed, time.Minute, 0, 0, 60), 40_000, 0, 2))
+		add(0, bothered(raided("a2-evading", "evading", "kidoban", seed, time.Minute, 900, 0.82, 9), 40_000, 40, 1))
+		add(0.5, bothered(raided("a2", "plain", "kidoban", seed, time.Minute, 240, 0.97, 2), 40_000, 25, 0))
 		monday := simulate.Result{Scenario: "b1", Form: "plain", Seed: seed}
 		for i := range 100 {
 			monday.Attack.Slices = append(monday.Attack.Slices, simulate.Slice{At: eleven.Add(time.Duration(i) * 9 * time.Second), Good: 900 - (i-50)*(i-50)/3})

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -145,6 +146,19 @@ func TestTargetsAreOfWhatShips(t *testing.T) {
 	for _, target := range simulate.Targets {
 		if !ships[target.Scenario+" "+target.Form] {
 			t.Errorf("no scenario %s of form %s ships", target.Scenario, target.Form)
+		}
+	}
+}
+
+// Who reads the JSON finds every metric explained.
+func TestMetricsAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range simulate.Measured() {
+		if !strings.Contains(string(text), "`"+string(m)+"`") {
+			t.Errorf("README.md does not say what %s is", m)
 		}
 	}
 }
