@@ -28,7 +28,7 @@ const (
 	AlarmTrusted Metric = "alarm_trusted_stepped_up"
 	AlarmAbroad  Metric = "alarm_abroad_ratio"      // how often people abroad are stepped up, over how often the rest is, during an alarm
 	SharedRatio  Metric = "shared_stepped_up_ratio" // how often people behind shared addresses are stepped up, over how often the rest is
-	Delayed      Metric = "good_delayed"         // share of good log-ins that were delayed
+	Delayed      Metric = "good_delayed"            // share of good log-ins that were delayed
 	LockedOut    Metric = "locked_out"              // the longest that somebody with the right password could not log in, in seconds
 	OwnerDelayed Metric = "owner_delayed"           // log-ins of an attacked account's owner that were delayed, stepped up or refused
 	AlarmCount   Metric = "alarms_per_stratum"      // campaign alarms, of the stratum that had the most
