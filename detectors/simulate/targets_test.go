@@ -12,8 +12,8 @@ import (
 	"github.com/kidoban/kidoban/detectors/simulate"
 )
 
-// judged is what came of the target about a scenario's metric.
-func judged(t *testing.T, r *simulate.Report, scenario string, m simulate.Metric) simulate.Judged {
+// verdictOn is what came of the target about a scenario's metric.
+func verdictOn(t *testing.T, r *simulate.Report, scenario string, m simulate.Metric) simulate.Judged {
 	t.Helper()
 	for _, j := range r.Judge() {
 		if j.Scenario == scenario && j.Metric == m {
@@ -32,28 +32,28 @@ func tried(scenario string, seed uint64, caught int) simulate.Result {
 
 func TestTargetsJudgeTheWorstSeed(t *testing.T) {
 	r := &simulate.Report{Defense: "kidoban", Results: []simulate.Result{tried("a2", 11, 999), tried("a2", 12, 990), tried("a2", 13, 1000)}}
-	j := judged(t, r, "a2", simulate.Recall)
+	j := verdictOn(t, r, "a2", simulate.Recall)
 	if j.Verdict != simulate.Met || j.Joined.Worst.Value != 0.99 || j.Joined.Seed != 12 || j.Joined.Median != 0.999 || j.Joined.Best != 1 {
 		t.Errorf("got %+v, want the limit met at 0.99 by seed 12, median 0.999", j)
 	}
 	r.Results[1] = tried("a2", 12, 989)
-	if j := judged(t, r, "a2", simulate.Recall); j.Verdict != simulate.Missed {
+	if j := verdictOn(t, r, "a2", simulate.Recall); j.Verdict != simulate.Missed {
 		t.Errorf("0.989 of 0.99: %s, want missed", j.Verdict)
 	}
 	// What evades, is drawn, or is another's is not held to it.
 	r.Results = []simulate.Result{tried("a2", 11, 999), tried("a2", 12, 0), tried("a2-evading", 11, 0), tried("a2", 11, 0)}
 	r.Results[1].Spread, r.Results[2].Form, r.Results[3].Defense = 0.5, simulate.Evading, "none"
-	if j := judged(t, r, "a2", simulate.Recall); j.Verdict != simulate.Met {
+	if j := verdictOn(t, r, "a2", simulate.Recall); j.Verdict != simulate.Met {
 		t.Errorf("%s, want met: only one result is of the target", j.Verdict)
 	}
-	if j := judged(t, r, "a1", simulate.Recall); j.Verdict != simulate.NotRun {
+	if j := verdictOn(t, r, "a1", simulate.Recall); j.Verdict != simulate.NotRun {
 		t.Errorf("%s, want not run", j.Verdict)
 	}
 }
 
 func TestTargetsNeverCaught(t *testing.T) {
 	r := &simulate.Report{Defense: "kidoban", Results: []simulate.Result{tried("a2", 11, 0)}}
-	if j := judged(t, r, "a2", simulate.FirstCaught); j.Verdict != simulate.Missed {
+	if j := verdictOn(t, r, "a2", simulate.FirstCaught); j.Verdict != simulate.Missed {
 		t.Errorf("nothing was ever caught: %s, want missed", j.Verdict)
 	}
 	var b bytes.Buffer
@@ -85,7 +85,7 @@ func TestTargetsWithTwoLimits(t *testing.T) {
 				x.Attack.First, x.Attack.FirstSeconds = &n, tt.seconds[i]
 				r.Results = append(r.Results, x)
 			}
-			if j := judged(t, r, "a3", simulate.FirstCaught); j.Verdict != tt.want {
+			if j := verdictOn(t, r, "a3", simulate.FirstCaught); j.Verdict != tt.want {
 				t.Errorf("got %s, want %s", j.Verdict, tt.want)
 			}
 		})
@@ -97,7 +97,7 @@ func TestTargetsWithTwoLimits(t *testing.T) {
 func TestTargetsOfAllDays(t *testing.T) {
 	r := &simulate.Report{Defense: "kidoban"}
 	for _, id := range []string{"b1", "b1b", "b2", "b3", "b4", "b5", "b6", "b7", "b8"} {
-		if j := judged(t, r, simulate.AllBenign, simulate.RefusedRate); j.Verdict != simulate.NotRun {
+		if j := verdictOn(t, r, simulate.AllBenign, simulate.RefusedRate); j.Verdict != simulate.NotRun {
 			t.Fatalf("%d scenarios were judged as all", len(r.Results)/2)
 		}
 		for seed := range uint64(2) {
@@ -107,14 +107,14 @@ func TestTargetsOfAllDays(t *testing.T) {
 		}
 	}
 	r.Results[3].People.All.Refused = 27 // of 540,000: 5 in 100,000
-	if j := judged(t, r, simulate.AllBenign, simulate.RefusedRate); j.Verdict != simulate.Met || j.Joined.Worst.Of != 27 || j.Joined.Worst.Among != 540_000 || j.Joined.Seed != 1 {
+	if j := verdictOn(t, r, simulate.AllBenign, simulate.RefusedRate); j.Verdict != simulate.Met || j.Joined.Worst.Of != 27 || j.Joined.Worst.Among != 540_000 || j.Joined.Seed != 1 {
 		t.Errorf("got %+v, want 27 of 540,000 in seed 1 to be met", j)
 	}
 	r.Results[5].People.All.Refused = 1
-	if j := judged(t, r, simulate.AllBenign, simulate.RefusedRate); j.Verdict != simulate.Missed {
+	if j := verdictOn(t, r, simulate.AllBenign, simulate.RefusedRate); j.Verdict != simulate.Missed {
 		t.Errorf("28 of 540,000: %s, want missed", j.Verdict)
 	}
-	if j := judged(t, r, simulate.AllBenign, simulate.Logins); j.Verdict != simulate.Met || j.Joined.Worst.Value != 1_080_000 {
+	if j := verdictOn(t, r, simulate.AllBenign, simulate.Logins); j.Verdict != simulate.Met || j.Joined.Worst.Value != 1_080_000 {
 		t.Errorf("got %+v, want 1,080,000 log-ins of both seeds", j)
 	}
 }
@@ -124,11 +124,11 @@ func TestTargetsOfEachAttack(t *testing.T) {
 	few, many := tried("a1", 1, 1000), tried("a2", 1, 1000)
 	few.People.Alarm, many.People.Alarm = simulate.Group{LogIns: 999, SteppedUp: 900}, simulate.Group{LogIns: 1000, SteppedUp: 80}
 	r := &simulate.Report{Defense: "kidoban", Results: []simulate.Result{few, many}}
-	if j := judged(t, r, simulate.EachAttack, simulate.AlarmUp); j.Verdict != simulate.Met || j.Where != "a2" {
+	if j := verdictOn(t, r, simulate.EachAttack, simulate.AlarmUp); j.Verdict != simulate.Met || j.Where != "a2" {
 		t.Errorf("got %+v, want a2 to be judged and to meet the limit", j)
 	}
 	r.Results[0].People.Alarm.LogIns = 1000
-	if j := judged(t, r, simulate.EachAttack, simulate.AlarmUp); j.Verdict != simulate.Missed || j.Where != "a1" {
+	if j := verdictOn(t, r, simulate.EachAttack, simulate.AlarmUp); j.Verdict != simulate.Missed || j.Where != "a1" {
 		t.Errorf("got %+v, want a1 to miss the limit", j)
 	}
 }
