@@ -143,6 +143,9 @@ func (w lexicon) length(d time.Duration) string {
 // limit writes a limit with its side.
 func (w lexicon) limit(l Limit) string {
 	m := measures[l.Metric]
+	if l.Value == 0 && m.better == Lower {
+		return w.number(m.unit, 0)
+	}
 	side := "≤ "
 	if m.better == Higher {
 		side = "≥ "
@@ -240,6 +243,9 @@ var english = lexicon{
 		"lockout-10":   "lock-out",
 	},
 	why: []reason{
+		{"", Recall, "window-5-10s", "Six failures within seconds are enough for it, whoever shares the address: compare the refused of b1 and b2."},
+		{"", FirstCaught, "window-5-10s", "Six failures within seconds are enough for it, whoever shares the address: compare the refused of b1 and b2."},
+		{nameA5, "", "lockout-10", "It locks the account for its owner too."},
 		{"", RefusedRate, "none", "It refuses nobody, attackers included."},
 		{"", SteppedUp, "none", "It asks nobody for anything, attackers included."},
 		{"", Delayed, "none", "It makes nobody wait, attackers included."},
@@ -275,7 +281,7 @@ var english = lexicon{
 		"attacks": "Attacks at a glance", "attacks note": "The worst of the seeds, scenarios as written. An attempt is caught if it is answered before the attacker could learn whether the password was right. Attackers solve every puzzle and sit out every delay.",
 		"days": "Ordinary days at a glance", "days note": "No attack, or one beside ordinary work. The worst of the seeds; the whole bar is 5%.",
 		"scenario": "scenario", "caught": "attempts caught", "lost": "accounts lost", "acted after": "attempts before first caught", "good stepped": "good log-ins stepped up",
-		"refused": "refused", "known stepped": "on known devices", "alarms": "false alarms",
+		"refused": "refused", "known stepped": "known devices stepped up", "alarms": "false alarms",
 		"beaten heading": "Where another defense does better", "beaten note": "The worst seeds of both, as written and evading.", "beaten none": "Nowhere in what was tried, or nothing was compared.",
 		"figure": "figure", "where": "where", "other": "other", "why": "why", "verdict": "verdict", "targets all": "Every target, its limit and what came of it",
 		"each attack": "Each attack", "each day": "Each ordinary day",
@@ -334,6 +340,9 @@ var japanese = lexicon{
 		"lockout-10":   "10回ロック",
 	},
 	why: []reason{
+		{"", Recall, "window-5-10s", "数秒に 6 回の失敗で動き、同じアドレスの人を区別しません。b1 と b2 の拒否と比べてください。"},
+		{"", FirstCaught, "window-5-10s", "数秒に 6 回の失敗で動き、同じアドレスの人を区別しません。b1 と b2 の拒否と比べてください。"},
+		{nameA5, "", "lockout-10", "本人もアカウントから締め出します。"},
 		{"", RefusedRate, "none", "誰も拒否しません。攻撃者も拒否しません。"},
 		{"", SteppedUp, "none", "誰にも追加確認を求めません。攻撃者にも求めません。"},
 		{"", Delayed, "none", "誰も待たせません。攻撃者も待たせません。"},
@@ -369,7 +378,7 @@ var japanese = lexicon{
 		"attacks": "攻撃の一覧", "attacks note": "基本形、最悪のシードの値です。「止めた」とは、パスワードの正否を攻撃者が知る前に応答したことをいいます。攻撃者はどのパズルも解き、どの遅延も待ちます。",
 		"days": "ふだんの日の一覧", "days note": "攻撃のない日、または仕事の傍らに攻撃がある日です。最悪のシードの値で、棒の全長は 5% です。",
 		"scenario": "シナリオ", "caught": "止めた試行", "lost": "奪われたアカウント", "acted after": "止めるまでの試行", "good stepped": "追加確認した正しいログイン",
-		"refused": "拒否", "known stepped": "既知の端末", "alarms": "誤警報",
+		"refused": "拒否", "known stepped": "既知の端末の追加確認", "alarms": "誤警報",
 		"beaten heading": "他の防御のほうが優れている点", "beaten note": "基本形と回避形、双方の最悪のシードの値です。", "beaten none": "試した範囲にはないか、比較していません。",
 		"figure": "指標", "where": "該当", "other": "他の防御", "why": "理由", "verdict": "判定", "targets all": "すべての目標と結果",
 		"each attack": "それぞれの攻撃", "each day": "それぞれのふだんの日",
