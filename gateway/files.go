@@ -11,7 +11,6 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/kidoban/kidoban/gateway/geo"
 	"github.com/kidoban/kidoban/gateway/guard"
 	"github.com/kidoban/kidoban/gateway/mail"
 	"github.com/kidoban/kidoban/gateway/outbox"
@@ -195,13 +194,11 @@ func (rt *runtime) readLocked(a *App) {
 	}
 	rt.core.Rules.Store(set)
 	faults = append(faults, a.loadPolicies(rt.core, rt.files.history.policies)...)
-	places, err := geo.Open(a.GeoIP)
-	if err != nil {
-		faults = append(faults, err)
-	}
-	rt.places.Store(places)
 	for _, fault := range faults {
 		a.logger.Error("left out", zap.Error(fault))
+	}
+	if err := rt.places.Use(a.GeoIP); err != nil {
+		a.logger.Error("left out", zap.Error(err))
 	}
 	rt.files.faults = append(faults, a.cautions...)
 }
@@ -210,7 +207,13 @@ func (rt *runtime) readLocked(a *App) {
 func (rt *runtime) faulty() []error {
 	rt.files.mu.Lock()
 	defer rt.files.mu.Unlock()
-	return append(rt.files.faults[:len(rt.files.faults):len(rt.files.faults)], rt.core.Rules.Load().Errors()...)
+	faults := append(rt.files.faults[:len(rt.files.faults):len(rt.files.faults)], rt.core.Rules.Load().Errors()...)
+	for _, f := range rt.places.Status() {
+		if f.Fault != nil {
+			faults = append(faults, f.Fault)
+		}
+	}
+	return faults
 }
 
 // layered is a file system in which files of the first hide those of the second.

@@ -3,10 +3,12 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/kidoban/kidoban/gateway/api"
+	"github.com/kidoban/kidoban/gateway/geo"
 	"github.com/kidoban/kidoban/gateway/stream"
 )
 
@@ -46,7 +48,8 @@ func (rt *runtime) parts(ctx context.Context) []api.PartHealth {
 		memory.Status, memory.Detail = api.Degraded, "what they know cannot be written down: "+rt.upkeep.unwritten.Error()
 	}
 	rt.upkeep.mu.Unlock()
-	return append(append([]api.PartHealth{database}, rt.recordHealth()...), append(append(rt.streamHealth(), hooks, keys, memory), rt.breachedHealth()...)...)
+	all := append(append([]api.PartHealth{database}, rt.recordHealth()...), append(rt.streamHealth(), hooks, keys, memory)...)
+	return append(append(all, rt.breachedHealth()...), rt.geoHealth(rt.core.Now())...)
 }
 
 // stale is the age from which a list of breached passwords misses what is in use: the
@@ -79,6 +82,52 @@ func (rt *runtime) breachedHealth() []api.PartHealth {
 	}
 	known.Detail = strings.Join(say, "; ")
 	return []api.PartHealth{known}
+}
+
+// geoHealth has one part, or none where there are no geo files. Its lag is the age of
+// the oldest.
+func (rt *runtime) geoHealth(now time.Time) []api.PartHealth {
+	files := rt.places.Status()
+	if len(files) == 0 {
+		return nil
+	}
+	places := api.PartHealth{Name: "geo", Status: api.OK}
+	var ages, troubles []string
+	for _, f := range files {
+		name := filepath.Base(f.Path)
+		if f.Kind != "" {
+			age := max(0, now.Sub(f.Built))
+			if places.LagSeconds == nil || *places.LagSeconds < age.Seconds() {
+				places.LagSeconds = new(age.Seconds())
+			}
+			ages = append(ages, fmt.Sprintf("%s is of %s", name, f.Built.UTC().Format(time.DateOnly)))
+			if age > geo.Stale {
+				troubles = append(troubles, fmt.Sprintf("%s is %d days old: replace it with a new one", name, int(age.Hours()/24)))
+			}
+		}
+		switch {
+		case f.Fault != nil:
+			troubles = append(troubles, f.Fault.Error())
+		case f.Broken:
+			troubles = append(troubles, name+" is damaged: addresses in it are unknown; replace it")
+		}
+	}
+	places.Detail = strings.Join(ages, "; ")
+	if len(troubles) > 0 {
+		places.Status, places.Detail = api.Degraded, strings.Join(troubles, "; ")
+	}
+	return []api.PartHealth{places}
+}
+
+// geoAges is the age of the oldest geo file in force of each kind.
+func (rt *runtime) geoAges(now time.Time) map[string]time.Duration {
+	ages := make(map[string]time.Duration)
+	for _, f := range rt.places.Status() {
+		if f.Kind != "" {
+			ages[f.Kind] = max(ages[f.Kind], now.Sub(f.Built))
+		}
+	}
+	return ages
 }
 
 func (rt *runtime) recordHealth() []api.PartHealth {

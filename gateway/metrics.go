@@ -85,6 +85,7 @@ var (
 	streamOwed   = described("stream_waiting_events", "Own events that Redis has not taken.")
 	streamLost   = described("stream_lost_events", "Events of other nodes that no node has any more. It falls where they come all the same.")
 	streamUnsent = described("stream_unsent_events_total", "Own events that were gone before Redis took them.")
+	geoAge       = described("geo_age_seconds", "Age of the oldest geo file in force, since it was published.", "kind")
 	noticesSent  = described("notices_sent_total", "Notices that webhooks took.")
 	noticesGone  = described("notices_given_up_total", "Notices that no webhook took in time, or that one refused.")
 )
@@ -93,7 +94,7 @@ var (
 func (g *gauges) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		partDegraded, partDown, filesLeftOut, nodesAlive, actsOpen, remembered, recordBytes, recordOwed, mirrorLag, mirrorOwed,
-		streamLag, streamOwed, streamLost, streamUnsent, noticesSent, noticesGone,
+		streamLag, streamOwed, streamLost, streamUnsent, geoAge, noticesSent, noticesGone,
 	} {
 		out <- d
 	}
@@ -137,6 +138,9 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 	gauge(streamOwed, float64(events.Spooled))
 	gauge(streamLost, float64(events.Lost))
 	counter(streamUnsent, float64(events.Unsent))
+	for kind, age := range rt.geoAges(rt.core.Now()) {
+		gauge(geoAge, age.Seconds(), kind)
+	}
 	notices := rt.hooks.Status()
 	counter(noticesSent, float64(notices.Sent))
 	counter(noticesGone, float64(notices.GivenUp))

@@ -51,7 +51,7 @@ type runtime struct {
 	hooks    *outbox.Deliverer
 	log      *logger
 	upkeep   upkeep
-	places   atomic.Pointer[geo.Places]
+	places   geo.Live
 	breached *breached.Passwords
 	files    files
 	watchers sync.WaitGroup
@@ -237,12 +237,7 @@ func (rt *runtime) close() (err error) {
 }
 
 // Locate implements guard.Locator with the geo files of the latest configuration.
-func (rt *runtime) Locate(a netip.Addr) (asn uint32, country string) {
-	if p := rt.places.Load(); p != nil {
-		return p.Locate(a)
-	}
-	return 0, ""
-}
+func (rt *runtime) Locate(a netip.Addr) (asn uint32, country string) { return rt.places.Locate(a) }
 
 func (rt *runtime) api(operators *api.Operators) (http.Handler, error) {
 	seen, err := once.NewSQL(rt.db.SQL(), rt.db.Dialect(), rt.core.Now)

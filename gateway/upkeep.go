@@ -19,6 +19,8 @@ const (
 	spareMost = 256 << 20
 	// rekeying is how often the keyring's file is looked at.
 	rekeying = 10 * time.Second
+	// relocating is how often the geo files are looked at.
+	relocating = 5 * time.Second
 )
 
 // upkeep is what is done from time to time, and how it went.
@@ -34,8 +36,10 @@ type upkeep struct {
 // tend does what is due from time to time, until ctx ends.
 func (rt *runtime) tend(ctx context.Context) {
 	remember, rekey, probe := time.NewTicker(remembering), time.NewTicker(rekeying), time.NewTicker(time.Second)
+	relocate := time.NewTicker(relocating)
 	defer remember.Stop()
 	defer rekey.Stop()
+	defer relocate.Stop()
 	defer probe.Stop()
 	for {
 		select {
@@ -47,6 +51,8 @@ func (rt *runtime) tend(ctx context.Context) {
 			}
 		case <-remember.C:
 			rt.remember()
+		case <-relocate.C:
+			rt.relocate()
 		case <-rekey.C:
 			err := rt.keys.Reload()
 			rt.upkeep.mu.Lock()
@@ -56,6 +62,18 @@ func (rt *runtime) tend(ctx context.Context) {
 			rt.upkeep.unread = err
 			rt.upkeep.mu.Unlock()
 		}
+	}
+}
+
+// relocate takes over geo files that were replaced.
+func (rt *runtime) relocate() {
+	swapped, faults := rt.places.Look()
+	log := slog.New(rt.log)
+	for _, what := range swapped {
+		log.Info("a geoip file was replaced, and is in force", "file", what)
+	}
+	for _, fault := range faults {
+		log.Error("a geoip file was replaced, and is not in force", "error", fault)
 	}
 }
 
