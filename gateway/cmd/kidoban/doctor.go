@@ -117,6 +117,7 @@ func (d *doctor) examine(ctx context.Context) {
 		if c = d.readConfig(); c != nil {
 			d.checkData(ctx, c)
 			d.checkRedis(ctx, c)
+			d.checkPlaces(c)
 			d.checkServers(c)
 			d.checkUpstreams(ctx, c)
 		}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kidoban/kidoban/gateway/geo"
 	"github.com/kidoban/kidoban/gateway/storage"
 )
 
@@ -149,4 +150,20 @@ func (d *doctor) checkRedis(ctx context.Context, c *configured) {
 	}
 	d.ok(check, "it answers")
 	d.compareClock("Redis's", before, at, nil)
+}
+
+// checkPlaces looks whether the geo files can be read, and how old they are.
+func (d *doctor) checkPlaces(c *configured) {
+	var places geo.Live
+	_ = places.Use(c.app.GeoIP) // its status tells
+	for _, f := range places.Status() {
+		switch age := d.now().Sub(f.Built); {
+		case f.Fault != nil:
+			d.fail("geoip", "Replace it with a good file; the gate takes it without a restart. Until then it is left out.", "%v", f.Fault)
+		case age > geo.Stale:
+			d.warn("geoip", "Replace it with a new one, and have that done each week or month.", "%s is %d days old", f.Path, int(age.Hours()/24))
+		default:
+			d.ok("geoip", "%s tells of %s, and is of %s", f.Path, map[string]string{geo.ASN: "networks (ASN)", geo.Country: "countries"}[f.Kind], f.Built.UTC().Format(time.DateOnly))
+		}
+	}
 }
