@@ -51,11 +51,10 @@ type Handler func(http.ResponseWriter, *http.Request) error
 
 // Peer is what the server knows of a connection and a handler does not.
 type Peer struct {
-	Address     string // the client's address, after trusted proxies were taken into account
-	Port        uint16
-	EarlyData   bool   // the request came as TLS 1.3 early data (0-RTT): unverified source, replayable
-	Fingerprint string // of the TLS client; empty: unknown
-	JA4         string // of the TLS client, without what resumption adds; empty: unknown
+	Address   string // the client's address, after trusted proxies were taken into account
+	Port      uint16
+	EarlyData bool   // the request came as TLS 1.3 early data (0-RTT): unverified source, replayable
+	JA4       string // of the TLS client, without what resumption adds; empty: unknown
 
 	// Prepare makes a request of our own fit for the server's handlers.
 	Prepare func(*http.Request, http.ResponseWriter) *http.Request
