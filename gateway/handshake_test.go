@@ -145,3 +145,41 @@ func waitUntil(t *testing.T, done func() bool) {
 		}
 	}
 }
+
+// Events of log-ins tell of the client program: over TLS with its handshake, unless a
+// proxy's connection is all there is to see.
+func TestEventsTellOfClients(t *testing.T) {
+	g := newGate(t, newBackend(t))
+	for i, d := range []struct {
+		name, base, print string
+		transport         func(address string) http.RoundTripper
+	}{
+		{"in the clear", g.plain, "", func(a string) http.RoundTripper { return http1(a) }},
+		{"HTTP/1.1", g.secure, "t13d", func(a string) http.RoundTripper { return http1(a) }},
+		{"HTTP/2", g.secure, "t13d", func(a string) http.RoundTripper { return http2(a) }},
+		{"HTTP/3", g.secure, "q13d", func(a string) http.RoundTripper { return overHTTP3(t, a) }},
+	} {
+		t.Run(d.name, func(t *testing.T) {
+			from := fmt.Sprintf("127.0.3.%d", i+1)
+			c := g.client(t)
+			c.base, c.transport, c.from = d.base, d.transport(from), ""
+			c.header.Set("User-Agent", "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0")
+			c.login("hanako@example.com", "no password of hers")
+			e := g.awaitEvents(from, 1)[0]
+			if got := e.Client; !strings.HasPrefix(got.JA4, d.print) || d.print == "" && got.JA4 != "" || got.Family != "firefox" || len(got.Headers) != 12 || !got.Incoherent {
+				t.Errorf("got %+v, want an incoherent firefox with a handshake of %q", got, d.print)
+			}
+			if e.Fingerprint != e.Client.Fingerprint() {
+				t.Errorf("fingerprint is %q, and the client %+v", e.Fingerprint, e.Client)
+			}
+		})
+	}
+	proxied := g.client(t)
+	tls1 := http1(trustedProxy)
+	t.Cleanup(tls1.CloseIdleConnections)
+	proxied.base, proxied.transport = g.secure, tls1
+	proxied.login("hanako@example.com", "no password of hers")
+	if e := g.awaitEvents(proxied.from, 1)[0]; e.Client.JA4 != "" || e.Client.Headers == "" {
+		t.Errorf("by way of a proxy: got %+v, want no handshake: it is the proxy's", e.Client)
+	}
+}

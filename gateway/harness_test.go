@@ -54,6 +54,12 @@ type gate struct {
 // newGate starts Caddy. options are lines of the kidoban block.
 func newGate(t testing.TB, b *backend, options ...string) *gate {
 	t.Helper()
+	return newGateBeside(t, b, "", options...)
+}
+
+// newGateBeside is newGate with more sites.
+func newGateBeside(t testing.TB, b *backend, sites string, options ...string) *gate {
+	t.Helper()
 	ports := freePorts(t, 3)
 	dir := t.TempDir()
 	level := "ERROR"
@@ -104,7 +110,7 @@ http://127.0.0.1:%[9]d {
 }
 `, authority.dir, level, trustedProxy, dir, strings.Join(options, "\n\t\t"),
 		strings.TrimPrefix(b.URL, "http://"), ports[0], ports[1], ports[2], operatorKey)
-	load(t, adapt(t, config))
+	load(t, adapt(t, config+sites))
 	g := &gate{
 		t: t, backend: b,
 		plain:     fmt.Sprintf("http://127.0.0.1:%d", ports[0]),

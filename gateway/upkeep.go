@@ -19,9 +19,10 @@ const (
 	spareMost = 256 << 20
 	// rekeying is how often the keyring's file is looked at.
 	rekeying = 10 * time.Second
-	// relocating is how often the geo files are looked at.
-	relocating = 5 * time.Second
 )
+
+// relocating is how often the geo files are looked at.
+var relocating = 5 * time.Second
 
 // upkeep is what is done from time to time, and how it went.
 type upkeep struct {
