@@ -15,12 +15,13 @@ const (
 )
 
 // PartHealth is how one part of the gate is: database, redis, stream, limits,
-// record, mirror, rules, policies, keys, outbox.
+// record, mirror, rules, policies, keys, outbox, geo.
 type PartHealth struct {
 	Name   string `json:"name"`
 	Status Status `json:"status"`
 	Detail string `json:"detail,omitempty"` // for people: what is wrong and what to do; no secrets, no addresses with passwords
-	// LagSeconds is how far the part is behind; absent where that has no meaning.
+	// LagSeconds is how far the part is behind, of geo the age of its oldest file; absent
+	// where that has no meaning.
 	LagSeconds *float64 `json:"lag_seconds,omitempty"`
 	// Nodes is how many nodes there are, this one included; of the stream.
 	Nodes int `json:"nodes,omitempty"`
