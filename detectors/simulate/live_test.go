@@ -140,6 +140,9 @@ func TestLiveCountsAsVirtual(t *testing.T) {
 			t.Parallel()
 			g := &remembering{next: newService(accounts).handler(), owner: map[string]string{"old": "somebody"}}
 			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if _, err := r.Cookie("chat_session"); err == nil && r.Method == http.MethodPost {
+					t.Error("somebody logs in who is logged in")
+				}
 				if r.Method == http.MethodPost && tt.gate(g, w, r) {
 					return
 				}

@@ -306,10 +306,10 @@ func TestAttacksAreAsWritten(t *testing.T) {
 		name, raid string
 		check      func(t *testing.T, all []simulate.Truth, r simulate.Result)
 	}{
-		{"a list from one address", "kind: list, length: 1h, attempts: 5000, sources: 1, network: hosting, client: tool, hit: 0.05, unknown: 0.2", func(t *testing.T, all []simulate.Truth, r simulate.Result) {
-			near(t, "right", count(all, func(x simulate.Truth) bool { return x.Right }), len(all), 0.05)
+		{"a list from one address", "kind: list, length: 1h, attempts: 20000, sources: 1, network: hosting, client: tool, hit: 0.1, unknown: 0.2", func(t *testing.T, all []simulate.Truth, r simulate.Result) {
+			near(t, "right", count(all, func(x simulate.Truth) bool { return x.Right }), len(all), 0.1)
 			near(t, "unknown", count(all, func(x simulate.Truth) bool { return !x.Account }), len(all), 0.2)
-			if len(all) != 5000 || len(distinct(all, from)) != 1 {
+			if len(all) != 20000 || len(distinct(all, from)) != 1 {
 				t.Errorf("%d attempts from %d addresses", len(all), len(distinct(all, from)))
 			}
 			hits := count(all, func(x simulate.Truth) bool { return x.Right })
@@ -421,6 +421,34 @@ func TestAttacksAreAsWritten(t *testing.T) {
 			}
 			tt.check(t, all, r)
 		})
+	}
+}
+
+// late lets everybody try, and stops whoever was right.
+type late struct {
+	simulate.Defense
+	action simulate.Action
+}
+
+func (d late) After(e *detectors.Event) simulate.Action {
+	if e.Outcome == detectors.Success {
+		return d.action
+	}
+	return simulate.Allow
+}
+
+// What is stopped once the password is known to be right is no account lost, and not
+// caught either: the answer told.
+func TestStoppedLate(t *testing.T) {
+	s := attack(t, "kind: list, from: 1h, length: 1h, attempts: 400, sources: 4, network: hosting, client: tool, hit: 0.2")
+	for action, lost := range map[simulate.Action]bool{simulate.StepUp: false, simulate.Refuse: false, simulate.Deceive: false, simulate.Delay: true, simulate.Allow: true} {
+		r, err := simulate.Run(t.Context(), s, 1, "late", late{simulate.Baselines()[0].New(), action})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a := r.Attack; a.Hits == 0 || a.Caught != 0 || (a.Lost > 0) != lost {
+			t.Errorf("%s after the password was right: %d hits, %d lost, %d caught; want lost %v, and none caught", action, a.Hits, a.Lost, a.Caught, lost)
+		}
 	}
 }
 
