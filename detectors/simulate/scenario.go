@@ -196,8 +196,8 @@ func (s *Scenario) check() (faults []string) {
 		bad("id is %q: want lower-case letters, digits and hyphens", s.ID)
 	}
 	choice("form", s.Form, []string{"plain", "evading"})
-	if s.Start.IsZero() {
-		bad("start is missing: want a time such as 2026-11-30T09:00:00+09:00")
+	if year := s.Start.UTC().Year(); year < 2000 || year > 2100 {
+		bad("start is missing or not within 2000 and 2100: want a time such as 2026-11-30T09:00:00+09:00")
 	}
 	span("warm", s.Warm, 0)
 	span("length", s.Length, time.Second)
