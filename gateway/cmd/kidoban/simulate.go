@@ -1,17 +1,129 @@
 package main
 
 import (
+	"fmt"
+	"io/fs"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
+
+	"github.com/kidoban/kidoban/detectors/simulate"
+	"github.com/kidoban/kidoban/gateway/dry"
+	"github.com/kidoban/kidoban/rules"
 )
 
 func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "simulate",
-		Short: "Tries the gate's judgement without a network",
+		Short: "Tries attacks and ordinary days on the detectors, rules and policy",
+		Long: `
+Plays people and attackers against what judges log-ins here, in virtual time, without a
+network, and knows the truth of each attempt: what was tried, what got through, when the
+gate acted, who was bothered.`,
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.Use, cmd.RunE = "simulate COMMAND", showCommands
-			cmd.AddCommand(verdictsCommand())
+			cmd.AddCommand(simulateRunCommand("run"), simulateRunCommand("all"), simulateListCommand(), verdictsCommand())
 		},
 	})
+}
+
+// simulateRunCommand is run, or all, which runs every scenario that ships.
+func simulateRunCommand(name string) *cobra.Command {
+	o := simulateOptions{pack: rules.Shipped, now: time.Now}
+	var seeds, pack string
+	cmd := &cobra.Command{
+		Use:   "run SCENARIO... [flags]",
+		Short: "Plays scenarios and reports",
+		Long: `
+Plays scenarios once per seed and writes a report: a table, or JSON, and a page for people.
+A scenario is the id of one that ships (see kidoban simulate list), a pattern of ids such as
+'a2*', all, or a file of your own, named with a / or ending in .yaml; the format is described
+in detectors/simulate/README.md.
+
+The worst of the seeds is held to each target. Scenarios that evade, and with --spread those
+whose numbers are drawn, are reported beside them without a limit.
+
+With --check the status is 1 if a target is missed.`,
+		Example: "  kidoban simulate run b1 a1 a2 --seeds 11-13 --baselines --html report.html\n  kidoban simulate run ./monday.yaml",
+		Args:    cobra.MinimumNArgs(1),
+	}
+	if name == "all" {
+		cmd.Use, cmd.Short, cmd.Args, cmd.Example = "all [flags]", "Plays every scenario that ships", cobra.NoArgs, ""
+		cmd.Long = "\nIs kidoban simulate run all."
+	}
+	f := cmd.Flags()
+	f.StringVar(&seeds, "seeds", "11-20", "`numbers` that people and attackers are made from, such as 11-20 or 1,5,9")
+	f.Float64Var(&o.spread, "spread", 0, "play also with the numbers of a scenario drawn within this `share` of what is written, such as 0.5")
+	f.Float64Var(&o.scale, "scale", 1, "so many `times` as many people and attempts, for a quick look")
+	f.IntVar(&o.jobs, "jobs", min(runtime.GOMAXPROCS(0), 4), "how many `runs` are played at a time; each has a town in memory")
+	f.BoolVar(&o.baselines, "baselines", false, "play also before simpler defenses, to compare")
+	f.BoolVar(&o.json, "json", false, "write JSON instead of a table")
+	f.StringVar(&o.html, "html", "", "write a page for people into this `file` too")
+	f.BoolVar(&o.check, "check", false, "fail if a target is missed")
+	f.StringVar(&o.language, "language", language(os.Getenv), "`language` of table and page: en or ja")
+	f.StringVar(&pack, "rules", "", "read the rules in this `directory` instead of those that ship")
+	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
+		if name == "all" {
+			args = []string{"all"}
+		}
+		if o.seeds, err = seedList(seeds); err != nil {
+			return err
+		}
+		if err := o.valid(); err != nil {
+			return err
+		}
+		if pack != "" {
+			o.pack = os.DirFS(pack)
+		}
+		o.defense = func() (simulate.Defense, error) { return shippedDefense(o.pack) }
+		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		cmd.SilenceUsage = true
+		return o.simulate(ctx, args, os.Stdout, os.Stderr)
+	}
+	return cmd
+}
+
+// shippedDefense is a gate that has known its accounts for long, with the given rules.
+func shippedDefense(pack fs.FS) (simulate.Defense, error) {
+	g, err := dry.New(dry.Config{Rules: pack})
+	if err != nil {
+		return nil, err
+	}
+	return dry.Simulated{Gate: g}, nil
+}
+
+func simulateListCommand() *cobra.Command {
+	var lang string
+	cmd := &cobra.Command{
+		Use: "list", Short: "Lists the scenarios that ship", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			all, err := simulate.Load(simulate.Shipped)
+			if err != nil {
+				return err
+			}
+			hash, err := simulate.Hash(simulate.Shipped)
+			if err != nil {
+				return err
+			}
+			w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+			for _, s := range all {
+				title := s.Title.EN
+				if lang == "ja" {
+					title = s.Title.JA
+				}
+				fmt.Fprintf(w, "%s\t%s\n", s.ID, title)
+			}
+			fmt.Fprintf(w, "\n%d\t%s\n", len(all), hash)
+			return w.Flush()
+		},
+	}
+	cmd.Flags().StringVar(&lang, "language", language(os.Getenv), "`language` of the titles: en or ja")
+	return cmd
 }
