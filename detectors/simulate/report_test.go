@@ -183,3 +183,16 @@ func TestSeedText(t *testing.T) {
 		}
 	}
 }
+
+// A scenario of which only the evading form was played has that one's title.
+func TestTitleOfEvadingForm(t *testing.T) {
+	r := &simulate.Report{Defense: "kidoban", Titles: map[string]simulate.Words{"a2-evading": {EN: "Ten thousand homes"}}}
+	r.Results = []simulate.Result{{Scenario: "a2-evading", Form: simulate.Evading, Defense: "kidoban"}}
+	var b bytes.Buffer
+	if err := r.WriteTable(&b, "ja"); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(b.String(), "\na2  Ten thousand homes\n") {
+		t.Errorf("no title:\n%s", &b)
+	}
+}

@@ -327,7 +327,7 @@ func (t *grid) label() {
 const alarmsShown = 50
 
 func (g *reading) scenario(w lexicon, s string, judged []Judged) scenarioPage {
-	p := scenarioPage{Anchor: anchor(s), Name: s, Title: w.title(s, g.Titles), Story: w.of(g.Stories[s])}
+	p := scenarioPage{Anchor: anchor(s), Name: s, Title: w.title(s, g.Titles), Story: w.told(s, g.Stories)}
 	for _, j := range judged {
 		if j.Scenario == s && j.Verdict != NotRun {
 			p.Chips = append(p.Chips, g.target(w, j))

@@ -42,7 +42,13 @@ func (w lexicon) title(scenario string, given map[string]Words) string {
 	if t, ok := w.titles[scenario]; ok {
 		return t
 	}
-	return w.of(given[scenario])
+	return w.told(scenario, given)
+}
+
+// told is what is given of a scenario, or where it was not played of the form of it that
+// evades.
+func (w lexicon) told(scenario string, given map[string]Words) string {
+	return cmp.Or(w.of(given[scenario]), w.of(given[scenario+"-"+Evading]))
 }
 
 // of is a text in w's language, or in the other where it has none.
