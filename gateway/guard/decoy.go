@@ -41,8 +41,8 @@ import (
 // from what the directory has of them, such as one that is not known yet and has no mail
 // address, or lives in an organization with demands of its own. A backend that keeps a
 // visitor's cookie at login lets the holder of that cookie see what became of it. Several
-// nodes slow down tries at a decoy each by itself. An authenticator that somebody guessed
-// at before shows that to who has the right password only.
+// nodes slow down tries at a decoy each by itself. That somebody guessed at an
+// authenticator, or guessed until it was disabled, shows to who has the right password.
 
 // steppedUp bounds the log-ins that are answered in one way: each is a place among
 // the holds, of which there are 100,000. More are refused, before the backend is asked.
@@ -62,8 +62,7 @@ func (v *visit) crowded() *refusal {
 // was done about it.
 func (v *visit) settle() { v.wait(v.guard.answerAfter - time.Since(v.login.began)) }
 
-// unproved is the answer to a stepped-up login whose password was right and whose
-// factor nobody can give.
+// unproved refuses a stepped-up login whose account can be asked for nothing.
 func (v *visit) unproved() *refusal {
 	return v.refuse(countedLogin, policies.Verdict{Action: rules.StepUp, Reason: policies.ReasonFactorDue})
 }
