@@ -481,8 +481,9 @@ func TestListAttackIsStopped(t *testing.T) {
 	if got := owner.login(alice, "correct-alice"); got.status != 200 {
 		t.Errorf("the owner's own device: %d %s", got.status, got.body)
 	}
-	// And so does somebody on another address.
+	// And so does somebody on another address, with another program than the thief's.
 	other := g.client(t)
+	other.header.Set("User-Agent", "Mozilla/5.0 (Windows NT 10.0; rv:145.0) Gecko/20100101 Firefox/145.0")
 	other.header.Set(address, "198.51.100.200")
 	if got := other.login(mallory, "correct-mallory"); got.status != 200 {
 		t.Errorf("another address: %d", got.status)
