@@ -305,7 +305,7 @@ func TestSourcesDoNotDependOnEachOthersOrder(t *testing.T) {
 func TestUnknownSourceCostsNoAllocation(t *testing.T) {
 	set := detectors.Default(time.Time{})
 	set.Observe(attempt(monday, "198.51.100.1", "a", detectors.Failure))
-	e := attempt(monday, here, "a", detectors.Unknown)
+	e := attempt(monday, here, "b", detectors.Unknown)
 	if got := testing.AllocsPerRun(100, func() { set.Assess(e) }); got != 0 {
 		t.Errorf("allocations: got %v, want 0", got)
 	}

@@ -174,7 +174,7 @@ func countDrift(backend string, change policies.DriftChange) {
 }
 
 func countLogin(e detectors.Event) {
-	if e.Kind == detectors.Login || e.Kind == detectors.Door {
+	if (e.Kind == detectors.Login || e.Kind == detectors.Door) && !e.Unproven { // that one is counted when it is proven
 		logins.WithLabelValues(string(e.Outcome)).Inc()
 	}
 	if e.Kind == detectors.Factor {
