@@ -105,7 +105,7 @@ const (
 // valueWeights are how much each of valuesOf has to say. Operator and country go
 // together, as do TLS, header fields and family; how new place and client are to the
 // account goes with nothing else.
-var valueWeights = [features]float64{0.25, 0.25, 0.5, 0.5, 0.5, 0.5, 0.5, 1, 0.5}
+var valueWeights = [features]float64{0.25, 0.25, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5}
 
 // NewCampaigns returns a detector that has seen nothing.
 func NewCampaigns(c CampaignsConfig) *Campaigns {
@@ -405,7 +405,7 @@ func (d *Campaigns) score(e *Event) float64 {
 // logOdds is how many of s successes and f failures are an attack's, over how many are
 // people's, where people fail lambda times per success.
 func logOdds(s, f, lambda float64) float64 {
-	return math.Log(math.Max(f-lambda*s, 0.02*(s+f)) / ((1 + lambda) * s))
+	return math.Log(math.Max(f-lambda*s, 0.005*(s+f)) / ((1 + lambda) * s))
 }
 
 func bucketOf(score float64) int {

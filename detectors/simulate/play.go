@@ -73,7 +73,7 @@ type play struct {
 	alarms   map[string]time.Time
 	firstAt  time.Time
 	lost     map[int]bool
-	flagged  map[detectors.Digest]bool // true: attacked
+	flagged  map[detectors.Digest]bool // accounts of which an attempt was caught and nobody proved to be its person
 	attacked map[detectors.Digest]bool
 	guesses  map[guess]int
 	owners   map[int]bool
@@ -243,6 +243,9 @@ func (p *play) try(t try) {
 		p.named(&e, t.who)
 		e.Outcome = detectors.Success
 		p.town.know(t.who)
+		if !p.attacked[t.name] {
+			delete(p.flagged, t.name)
+		}
 		p.defense.Proved(&e)
 		return
 	}
@@ -311,7 +314,9 @@ func (p *play) countAttack(t *try, before, final Action) {
 			r.LateCaught++
 		}
 		p.slice(t.at).Caught++
-		p.flagged[t.name] = true
+		if t.who >= 0 {
+			p.flagged[t.name] = true
+		}
 	} else {
 		p.slice(t.at).Through++
 		if t.who >= 0 {
@@ -334,8 +339,8 @@ func (p *play) countAttack(t *try, before, final Action) {
 func (p *play) follow(t try, before, final Action, counted bool) {
 	r := &p.result.People
 	if !t.right {
-		if before.stops() && counted && !p.attacked[t.name] {
-			p.flagged[t.name] = p.flagged[t.name]
+		if before.stops() && counted && t.name == p.town.name(t.who) {
+			p.flagged[t.name] = true // until its person proves to be it
 		}
 		p.retry(t, before)
 		return
@@ -360,9 +365,9 @@ func (p *play) follow(t try, before, final Action, counted bool) {
 		s.Good += t.weight
 		if final.stops() {
 			s.Bothered += t.weight
-			if _, attacked := p.attacked[t.name]; !attacked {
-				p.flagged[t.name] = p.flagged[t.name] || false
-			}
+			p.flagged[t.name] = true
+		} else if !p.attacked[t.name] {
+			delete(p.flagged, t.name)
 		}
 		if p.owners[t.who] && t.device && final != Allow {
 			p.result.Attack.OwnerDelayed++

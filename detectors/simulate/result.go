@@ -61,7 +61,7 @@ type AttackResult struct {
 	First           *int    `json:"first"`                // attempts answered before the first that was caught; nil: none was
 	FirstSeconds    float64 `json:"first_seconds"`        // from the first attempt to it
 	EvaluatedPerDay int     `json:"evaluated_per_day"`    // most guesses at one account in a day that told whether they were right
-	Flagged         int     `json:"flagged_accounts"`     // names of which an attempt was caught, anybody's
+	Flagged         int     `json:"flagged_accounts"`     // accounts of which an attempt was caught, and nobody proved to be its person
 	FlaggedAttacked int     `json:"flagged_and_attacked"` // of these, attacked
 	Slices          []Slice `json:"slices,omitempty"`     // of the scenario's time, at most 100
 	OwnerDelayed    int     `json:"owner_delayed"`        // log-ins of victims on their own devices that were not simply let through
