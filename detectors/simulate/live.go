@@ -19,7 +19,8 @@ import (
 // machine. What the gate does is known by its answers alone.
 //
 // Before anything is counted, everybody whom the gate is to know logs in once from each
-// of his places, in the browser that he keeps. Attempts follow one after the other at
+// of his places, in the browser that he keeps, and some mistype: a gate that saw nobody
+// fail would wonder at the first who do. Attempts follow one after the other at
 // their times, divided by Compress; an answer that is late makes the next one late. An
 // attempt is caught when its answer is the gate's, or when a right password is answered
 // like a wrong one. Whoever is asked for more does not get further: he counts as stepped
@@ -83,7 +84,7 @@ func (l Live) Run(ctx context.Context, s Scenario, seed uint64) (Result, error) 
 	defer expire()
 	w := &wire{
 		ctx: ctx, fail: cancel, people: p, accounts: l.Accounts, keep: l.DeviceCookie,
-		clock: clock{s.Start.Add(-s.warm), compress}, given: make(map[detectors.Account]int), pockets: make(map[int]*pocket),
+		mistype: s.Town.Mistype, clock: clock{s.Start.Add(-s.warm), compress}, given: make(map[detectors.Account]int), pockets: make(map[int]*pocket),
 	}
 	r, err := Run(ctx, s, seed, "live", w)
 	switch {
@@ -147,7 +148,9 @@ type wire struct {
 	fail     context.CancelCauseFunc
 	people   *population
 	accounts []Account
-	keep     string // cookie
+	keep     string  // cookie
+	mistype  float64 // share of the log-ins of before that are mistyped first
+	slips    float64 // of them, due
 	clock    clock
 	begun    time.Time                 // when clock began to run
 	given    map[detectors.Account]int // who has which of accounts
@@ -261,7 +264,14 @@ func (w *wire) Learn(e *detectors.Event) {
 	if w.ctx.Err() != nil {
 		return
 	}
-	answer, _, _ := w.send(attempt{from: e.Source.Address, client: e.Client, name: a.Name, password: a.Password, jar: w.pocket(i, a)})
+	n := attempt{from: e.Source.Address, client: e.Client, name: a.Name, password: a.Password, jar: w.pocket(i, a)}
+	if w.slips += w.mistype; w.slips >= 1 {
+		w.slips--
+		slip := n
+		slip.password = mistyped(rand.New(rand.NewPCG(uint64(w.sent), 7)), a.Password)
+		w.send(slip)
+	}
+	answer, _, _ := w.send(n)
 	if answer.verdict != accepted && w.ctx.Err() == nil {
 		w.fail(fmt.Errorf("before the scenario, account %d of %d could not log in from %v: %s", i+1, len(w.accounts), e.Source.Address, answer.verdict))
 	}

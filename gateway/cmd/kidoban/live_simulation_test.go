@@ -104,8 +104,9 @@ func TestLiveAgrees(t *testing.T) {
 			if l, v := recall(got), recall(want); math.Abs(l-v) > 5 {
 				t.Errorf("live caught %.1f%% and the virtual gate %.1f%%: they differ by more than 5 points", l, v)
 			}
-			if n := got.People.All.Refused; n != 0 && len(s.Raids) == 0 {
-				t.Errorf("%d people of %s were refused, want none", n, tt.id)
+			if refused := got.People.All.Refused; refused != 0 && len(s.Raids) == 0 {
+				_, report, err := n.call(http.MethodGet, "/v1/report", nil)
+				t.Errorf("%d people of %s were refused, want none: %s %v", refused, tt.id, report, err)
 			}
 			if got.People.All.LogIns == 0 || got.Attack.Attempts < tt.attempts/2 {
 				t.Errorf("the scenario tests nothing: %s", figures(got))
