@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -94,6 +95,18 @@ func (l Live) Run(ctx context.Context, s Scenario, seed uint64) (Result, error) 
 		return Result{}, err
 	}
 	return r, p.failed(s.ID, w.sent-w.lost)
+}
+
+// Fit is s with no more people than there are accounts for.
+func (l Live) Fit(s Scenario) Scenario {
+	t := &s.Town
+	t.People = min(t.People, max(100, len(l.Accounts)-attackersOwn))
+	t.Companies = min(t.Companies, t.People)
+	s.Crowds = slices.Clone(s.Crowds)
+	for i := range s.Crowds {
+		s.Crowds[i].People = min(s.Crowds[i].People, t.People)
+	}
+	return s
 }
 
 // AsLive is d with the events of a scenario as a live run would show them: at their times

@@ -1,16 +1,20 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io/fs"
 	"math"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/kidoban/kidoban/chatcore"
 	"github.com/kidoban/kidoban/detectors/simulate"
 	"github.com/kidoban/kidoban/gateway/dry"
 	"github.com/kidoban/kidoban/gateway/guard"
@@ -128,4 +132,56 @@ func figures(r simulate.Result) string {
 	a, p := r.Attack, r.People.All
 	return fmt.Sprintf("%d of %d caught, %d of %d accounts lost, first after %d; %d good log-ins, %d stepped up, %d refused, %d delayed",
 		a.Caught, a.Attempts, a.Lost, a.Hits, first, p.LogIns, p.SteppedUp, p.Refused, p.Delayed)
+}
+
+// TestSimulateLive runs the command against a gate that runs.
+func TestSimulateLive(t *testing.T) {
+	t.Parallel()
+	backend := newTown(t, 130)
+	n := newNode(t, "live", backend)
+	n.start()
+	var list bytes.Buffer
+	if err := chatcore.WriteAccounts(&list, backend.people); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"accounts.csv": list.String(), "small.yaml": `
+id: small
+title: {en: small, ja: small}
+story: {en: small, ja: small}
+form: plain
+start: 2026-11-30T09:00:00+09:00
+length: 10m
+town: {people: 100, companies: 3, log_ins: 4, flat: true, carrier: 0}
+attacks:
+  - {kind: list, from: 1m, length: 8m, attempts: 100, sources: 1, network: hosting, client: tool, hit: 0.1}
+`} {
+		if err := os.WriteFile(filepath.Join(n.dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run := func(args ...string) string {
+		out, _ := kidoban(n.dir, append([]string{"simulate", "run", "./small.yaml", "--live", "http://" + n.site, "--compress", "300"}, args...)...)
+		return string(out)
+	}
+	for want, args := range map[string][]string{
+		"--live needs --accounts":                {"--seeds", "1"},
+		"2 runs: --live plays one":               {"--seeds", "1-2", "--accounts", "accounts.csv"},
+		"no certificate in it":                   {"--seeds", "1", "--accounts", "accounts.csv", "--authority", "small.yaml"},
+		"small.yaml is not as the demo wrote it": {"--seeds", "1", "--accounts", "small.yaml"},
+	} {
+		if got := run(args...); !strings.Contains(got, want) {
+			t.Errorf("%v: got %s, want it to say %q", args, got, want)
+		}
+	}
+	got := run("--seeds", "1", "--accounts", "accounts.csv", "--json")
+	var report struct {
+		Results []simulate.Result `json:"results"`
+	}
+	_, text, _ := strings.Cut(got, "{")
+	if err := json.NewDecoder(strings.NewReader("{" + text)).Decode(&report); err != nil || len(report.Results) != 1 {
+		t.Fatalf("%v: got %.2000s", err, got)
+	}
+	if r := report.Results[0]; r.Attack.Attempts != 100 || recall(r) < 85 || r.Attack.Lost > 3 || r.People.All.Refused > 0 {
+		t.Errorf("got %s", figures(r))
+	}
 }

@@ -49,6 +49,10 @@ in detectors/simulate/README.md.
 The worst of the seeds is held to each target. Scenarios that evade, and with --spread those
 whose numbers are drawn, are reported beside them without a limit.
 
+With --live one scenario is played with one seed over HTTP, through a gate that must believe
+this machine's X-Forwarded-For, as kidoban demo does. A gate remembers: give each run a fresh
+one. At most 20,000 log-ins and 10 minutes are played; --scale and --compress help.
+
 With --check the status is 1 if a target is missed.`,
 		Example: "  kidoban simulate run b1 a1 a2 --seeds 11-13 --baselines --html report.html\n  kidoban simulate run ./monday.yaml",
 		Args:    cobra.MinimumNArgs(1),
@@ -68,9 +72,19 @@ With --check the status is 1 if a target is missed.`,
 	f.BoolVar(&o.check, "check", false, "fail if a target is missed")
 	f.StringVar(&o.language, "language", language(os.Getenv), "`language` of table and page: en or ja")
 	f.StringVar(&pack, "rules", "", "read the rules in this `directory` instead of those that ship")
+	var live liveFlags
+	if name == "run" {
+		f.StringVar(&live.url, "live", "", "play over HTTP through the gate at this `address` of this machine, such as https://localhost:8443")
+		f.StringVar(&live.accounts, "accounts", "", "with --live: `file` of who can log in, such as accounts.csv of kidoban demo --data-dir")
+		f.StringVar(&live.authority, "authority", "", "with --live: `file` of the certificate that vouches for the gate's")
+		f.Float64Var(&live.compress, "compress", 1, "with --live: so many `times` as fast")
+	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		if name == "all" {
 			args = []string{"all"}
+		}
+		if o.live, err = live.gate(); err != nil {
+			return err
 		}
 		if o.seeds, err = seedList(seeds); err != nil {
 			return err

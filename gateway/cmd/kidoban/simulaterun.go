@@ -31,6 +31,7 @@ type simulateOptions struct {
 
 	pack    fs.FS // rules
 	defense func() (simulate.Defense, error)
+	live    *simulate.Live // plays instead of defense; or nil
 	now     func() time.Time
 }
 
@@ -166,9 +167,15 @@ type simulateTask struct {
 	spread   float64
 	name     string // of the defense
 	defense  func() (simulate.Defense, error)
+	live     *simulate.Live // or nil
 }
 
 func (t simulateTask) play(ctx context.Context) (simulate.Result, error) {
+	if t.live != nil {
+		r, err := t.live.Run(ctx, t.live.Fit(t.scenario), t.seed)
+		r.Defense = t.name
+		return r, err
+	}
 	d, err := t.defense()
 	if err != nil {
 		return simulate.Result{}, err
@@ -191,13 +198,13 @@ func (o *simulateOptions) tasks(scenarios []simulate.Scenario) []simulateTask {
 	for _, s := range scenarios {
 		s = s.Scale(o.scale)
 		for _, seed := range o.seeds {
-			all = append(all, simulateTask{s, seed, 0, ours, o.defense})
+			all = append(all, simulateTask{s, seed, 0, ours, o.defense, o.live})
 			if o.spread != 0 {
-				all = append(all, simulateTask{s, seed, o.spread, ours, o.defense})
+				all = append(all, simulateTask{s, seed, o.spread, ours, o.defense, o.live})
 			}
 			if o.baselines {
 				for _, b := range simulate.Baselines() {
-					all = append(all, simulateTask{s, seed, 0, b.Name, func() (simulate.Defense, error) { return b.New(), nil }})
+					all = append(all, simulateTask{s, seed, 0, b.Name, func() (simulate.Defense, error) { return b.New(), nil }, nil})
 				}
 			}
 		}
@@ -217,6 +224,9 @@ func (o *simulateOptions) simulate(ctx context.Context, args []string, stdout, s
 		return fmt.Errorf("the rules: %w", err)
 	}
 	tasks := o.tasks(scenarios)
+	if o.live != nil && len(tasks) != 1 {
+		return fmt.Errorf("%d runs: --live plays one scenario with one seed, and no baselines", len(tasks))
+	}
 	if len(tasks) > runsMax {
 		return fmt.Errorf("%d runs: want at most %d, so give fewer scenarios or seeds", len(tasks), runsMax)
 	}
