@@ -15,7 +15,8 @@ import (
 //
 // What is normal is learned while nothing is suspected: a share, with half of what is
 // known forgotten in 14 days, and where hours is set one for each hour of the week,
-// drawn towards it as long as little is known. Twice its standard error is added, so
+// drawn towards it as long as little is known, and never less than two fifths of what
+// is assumed at first: a week without a mistake does not make the first one an attack. Twice its standard error is added, so
 // that a stratum of few log-ins is slow to be sure.
 //
 // An excess adds to three sums, for attacks that are a quarter, as much and four times
@@ -27,7 +28,8 @@ import (
 type stratum struct {
 	bin        int64 // that now is about, in units of binLength
 	n, f       uint16
-	last       int64 // bin of the latest event
+	last       int64   // bin of the latest event
+	least      float32 // that the normal share of failures is
 	base       share
 	hours      *[hoursOfWeek]share // or nil
 	sums       [len(excesses)]float64
@@ -83,7 +85,7 @@ func (s share) faded(at int64, half time.Duration) share {
 
 // newStratum expects a share of failures until it knows better.
 func newStratum(expected float32, hourly bool) stratum {
-	s := stratum{base: share{n: basePrior, f: basePrior * expected}}
+	s := stratum{least: expected / 2.5, base: share{n: basePrior, f: basePrior * expected}}
 	if hourly {
 		s.hours = new([hoursOfWeek]share)
 	}
@@ -102,7 +104,7 @@ func (s *stratum) normal(bin int64) float64 {
 		known = float64(h.n) + prior
 		p = (float64(h.f) + prior*p) / known
 	}
-	p = math.Min(math.Max(p, 0.01), 0.9)
+	p = math.Min(math.Max(p, float64(s.least)), 0.9)
 	return math.Min(p+2*math.Sqrt(p*(1-p)/known), 0.95)
 }
 
@@ -222,6 +224,7 @@ func (s *stratum) append(b []byte) []byte {
 	b = binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(b, s.n), s.f)
 	b = appendShare(appendShare(b, s.base), s.recent)
 	b = binary.BigEndian.AppendUint32(b, math.Float32bits(s.unfamiliar))
+	b = binary.BigEndian.AppendUint32(b, math.Float32bits(s.least))
 	for _, sum := range s.sums {
 		b = appendAmount(b, sum)
 	}
@@ -239,7 +242,7 @@ func (s *stratum) readFrom(c *snapshot.Cursor) {
 		*at = int64(c.Uint64())
 	}
 	s.n, s.f = c.Uint16(), c.Uint16()
-	s.base, s.recent, s.unfamiliar = readShare(c), readShare(c), readAmount32(c)
+	s.base, s.recent, s.unfamiliar, s.least = readShare(c), readShare(c), readAmount32(c), readAmount32(c)
 	for i := range s.sums {
 		s.sums[i] = c.Amount(alarmLimit + alarmRoom)
 	}

@@ -218,6 +218,9 @@ func (p *play) event(t *try) detectors.Event {
 	}
 	if t.device {
 		e.Device = detectors.Device{ID: p.town.device(t.who), State: detectors.Trusted}
+		if t.name != p.town.name(t.who) { // it speaks for its own account only
+			e.Device.State = detectors.Stranger
+		}
 	}
 	return e
 }
