@@ -11,6 +11,8 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/kidoban/kidoban/auth"
+	"github.com/kidoban/kidoban/detectors"
 	"github.com/kidoban/kidoban/gateway/guard"
 	"github.com/kidoban/kidoban/gateway/mail"
 	"github.com/kidoban/kidoban/gateway/outbox"
@@ -72,6 +74,7 @@ func (a *App) loadPolicies(core *guard.Core, h rules.History) (faults []error) {
 	if err == nil {
 		a.policy = policy
 	}
+	core.Detectors.SetDecoys(decoys(core, a.policy.Decoys))
 	for _, handler := range a.handlers {
 		b, left, err := policies.LoadBackendWithHistory(handler.Backend, a.ownPolicies(), h)
 		if fault := errors.Join(left, err); fault != nil {
@@ -83,6 +86,17 @@ func (a *App) loadPolicies(core *guard.Core, h rules.History) (faults []error) {
 		handler.use(core, b, a.policy)
 	}
 	return faults
+}
+
+// decoys tells the digests of the policy's decoys, under every key.
+func decoys(core *guard.Core, names []string) func(detectors.Digest) bool {
+	digests := make(map[detectors.Digest]bool)
+	for _, name := range names {
+		for _, digest := range core.Digests("name", auth.CanonicalName(name)) {
+			digests[digest] = true
+		}
+	}
+	return func(d detectors.Digest) bool { return digests[d] }
 }
 
 // files is what the latest configuration reads from files, and watches.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/caddyserver/caddy/v2"
@@ -86,6 +87,7 @@ var (
 	streamLost   = described("stream_lost_events", "Events of other nodes that no node has any more. It falls where they come all the same.")
 	streamUnsent = described("stream_unsent_events_total", "Own events that were gone before Redis took them.")
 	geoAge       = described("geo_age_seconds", "Age of the oldest geo file in force, since it was published.", "kind")
+	alarmsOn     = described("campaign_alarms", "Campaign alarms that are on: more log-ins fail than is normal. Operators and organizations are counted together.", "stratum")
 	noticesSent  = described("notices_sent_total", "Notices that webhooks took.")
 	noticesGone  = described("notices_given_up_total", "Notices that no webhook took in time, or that one refused.")
 )
@@ -94,7 +96,7 @@ var (
 func (g *gauges) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		partDegraded, partDown, filesLeftOut, nodesAlive, actsOpen, remembered, recordBytes, recordOwed, mirrorLag, mirrorOwed,
-		streamLag, streamOwed, streamLost, streamUnsent, geoAge, noticesSent, noticesGone,
+		streamLag, streamOwed, streamLost, streamUnsent, geoAge, alarmsOn, noticesSent, noticesGone,
 	} {
 		out <- d
 	}
@@ -140,6 +142,14 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 	counter(streamUnsent, float64(events.Unsent))
 	for kind, age := range rt.geoAges(rt.core.Now()) {
 		gauge(geoAge, age.Seconds(), kind)
+	}
+	alarms := map[string]float64{"all": 0, "untrusted": 0, "strangers": 0, "operator": 0, "organization": 0}
+	for _, a := range rt.core.Detectors.Alarms(rt.core.Now()) {
+		kind, _, _ := strings.Cut(a.Stratum, ":")
+		alarms[kind]++
+	}
+	for kind, n := range alarms {
+		gauge(alarmsOn, n, kind)
 	}
 	notices := rt.hooks.Status()
 	counter(noticesSent, float64(notices.Sent))

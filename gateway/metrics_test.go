@@ -56,6 +56,7 @@ http://127.0.0.1:%[2]d {
 		}
 	}
 	for name, want := range map[string]string{
+		`kidoban_campaign_alarms{stratum="strangers"}`: "0", `kidoban_campaign_alarms{stratum="operator"}`: "0",
 		`kidoban_part_degraded{part="database"}`: "0", `kidoban_part_down{part="database"}`: "0",
 		`kidoban_part_degraded{part="record"}`: "0", `kidoban_part_down{part="record"}`: "0",
 		`kidoban_part_degraded{part="stream"}`: "0", `kidoban_part_degraded{part="outbox"}`: "0",

@@ -1,6 +1,7 @@
 package policies
 
 import (
+	"slices"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -40,14 +41,19 @@ func DecisionsOf(f rules.Finding, e detectors.Event) []Decision {
 }
 
 // AnswerOf is what findings ask for the attempt that they are about, and for nothing
-// after it: the strictest of what is enforced, and of what only would be.
-func AnswerOf(found []rules.Finding) (enforced, shadow Verdict) {
+// after it: the strictest of what is enforced, and of what only would be. Without
+// evidence of an attack among the signals nobody is deceived, but refused: whoever is
+// who he says would believe that his password is wrong.
+func AnswerOf(found []rules.Finding, signals []detectors.Signal) (enforced, shadow Verdict) {
 	for _, f := range found {
 		for _, then := range f.Then {
 			if then.Answer == rules.Allow {
 				continue
 			}
 			v := Verdict{Action: then.Answer, Reason: ReasonRule, Rule: f.Rule}
+			if v.Action == rules.Deceive && !attacked(signals) {
+				v.Action = rules.Refuse
+			}
 			if f.Mode == rules.Enforce {
 				enforced = enforced.Stricter(v)
 			} else {
@@ -56,6 +62,13 @@ func AnswerOf(found []rules.Finding) (enforced, shadow Verdict) {
 		}
 	}
 	return enforced, shadow
+}
+
+// evidence are the signals that are 1 for sources, clients and campaigns that attack.
+var evidence = []string{"source.flagged", "source.client_flagged", "client.flagged", "prefix.flagged", "campaign.alarm", "source.decoy", "client.decoy", "name.decoy"}
+
+func attacked(signals []detectors.Signal) bool {
+	return slices.ContainsFunc(signals, func(s detectors.Signal) bool { return s.Value >= 1 && slices.Contains(evidence, s.Name) })
 }
 
 // subjectOf names the subject of e in a scope that a rule uses; an empty value

@@ -73,3 +73,32 @@ func TestDecisionsOf(t *testing.T) {
 		}
 	})
 }
+
+func TestAnswers(t *testing.T) {
+	answer := func(a rules.Action, m rules.Mode) rules.Finding {
+		return rules.Finding{Rule: rules.ID(a.String()), Mode: m, Then: []rules.Response{{Incident: &rules.Incident{}}, {Answer: a}}}
+	}
+	calm := []detectors.Signal{{Name: "source.flagged", Value: 0}, {Name: "campaign.rank", Value: 1}}
+	attack := []detectors.Signal{{Name: "campaign.alarm", Value: 1}}
+	for name, test := range map[string]struct {
+		found            []rules.Finding
+		signals          []detectors.Signal
+		enforced, shadow rules.Action
+	}{
+		"nothing found":              {},
+		"a decision is no answer":    {found: []rules.Finding{{Mode: rules.Enforce, Then: []rules.Response{{Decide: &rules.Decide{Action: rules.Refuse}}}}}},
+		"the strictest":              {found: []rules.Finding{answer(rules.Delay, rules.Enforce), answer(rules.StepUp, rules.Enforce)}, enforced: rules.StepUp},
+		"shadow acts on nobody":      {found: []rules.Finding{answer(rules.Delay, rules.Enforce), answer(rules.Refuse, rules.Shadow)}, enforced: rules.Delay, shadow: rules.Refuse},
+		"no mode is shadow":          {found: []rules.Finding{answer(rules.Refuse, "")}, shadow: rules.Refuse},
+		"nobody is deceived in vain": {found: []rules.Finding{answer(rules.Deceive, rules.Enforce)}, signals: calm, enforced: rules.Refuse},
+		"who attacks is deceived":    {found: []rules.Finding{answer(rules.Deceive, rules.Enforce)}, signals: attack, enforced: rules.Deceive},
+	} {
+		enforced, shadow := policies.AnswerOf(test.found, test.signals)
+		if enforced.Action != test.enforced || shadow.Action != test.shadow {
+			t.Errorf("%s: %v, %v, want %v, %v", name, enforced.Action, shadow.Action, test.enforced, test.shadow)
+		}
+		if enforced.Action != rules.Allow && (enforced.Reason != policies.ReasonRule || enforced.Rule == "") {
+			t.Errorf("%s: reason %q of rule %q", name, enforced.Reason, enforced.Rule)
+		}
+	}
+}

@@ -22,7 +22,11 @@ type Policy struct {
 	Delay    time.Duration `json:"delay_ns"` // how long an answer is held back where a rule says delay
 	Factors  FactorPolicy  `json:"factors"`
 	Routes   RoutePolicy   `json:"routes"`
+	Decoys   []string      `json:"decoys,omitempty"` // names that nobody has
 }
+
+// maxDecoys bounds the decoys of a policy.
+const maxDecoys = 1000
 
 // SessionPolicy is how long a session of ours lasts.
 type SessionPolicy struct {
@@ -87,7 +91,19 @@ func (p *Policy) read(file string, data []byte) error {
 					"device":  func(n *yaml.Node) { d.allowance(n, "device", &p.Attempts.Device) },
 				})
 			},
-			"delay":   func(n *yaml.Node) { p.Delay = d.duration(n, "delay", 0, 10*time.Second) },
+			"delay": func(n *yaml.Node) { p.Delay = d.duration(n, "delay", 0, 10*time.Second) },
+			"decoys": func(n *yaml.Node) {
+				p.Decoys = nil
+				if n.Kind != yaml.SequenceNode || len(n.Content) > maxDecoys {
+					d.fault(n, "decoys: want a list of at most %d names that nobody has", maxDecoys)
+					return
+				}
+				for _, name := range n.Content {
+					if text := d.text(name, "decoys"); text != "" {
+						p.Decoys = append(p.Decoys, text)
+					}
+				}
+			},
 			"factors": func(n *yaml.Node) { p.Factors.read(d, n) },
 			"routes":  func(n *yaml.Node) { p.Routes.read(d, n) },
 		})

@@ -26,6 +26,10 @@ func TestPolicy(t *testing.T) {
 	if !reflect.DeepEqual(own, want) {
 		t.Errorf("LoadPolicy = %+v, want the shipped one with a burst of 5", own)
 	}
+	decoys, err := policies.LoadPolicy(fstest.MapFS{"policy.yaml": {Data: []byte("decoys: [taro.decoy@acme.example, old-admin]\n")}})
+	if err != nil || !reflect.DeepEqual(decoys.Decoys, []string{"taro.decoy@acme.example", "old-admin"}) {
+		t.Errorf("decoys = %q, %v", decoys.Decoys, err)
+	}
 	if got, err := policies.LoadPolicy(fstest.MapFS{}); err != nil || !reflect.DeepEqual(got, shipped) {
 		t.Errorf("without a file: %+v, %v, want the shipped one", got, err)
 	}
@@ -34,6 +38,7 @@ func TestPolicy(t *testing.T) {
 func TestPolicyFaults(t *testing.T) {
 	for name, test := range map[string]struct{ yaml, want string }{
 		"unknown key":        {"session: {}\n", "policy.yaml:1:1"},
+		"decoys of nobody":   {"decoys: taro\n", "policy.yaml:1:9"},
 		"no unit":            {"delay: 2\n", "policy.yaml:1:8"},
 		"too long":           {"delay: 1h\n", "delay"},
 		"burst of nothing":   {"attempts: {name: {burst: 0}}\n", "burst"},

@@ -89,9 +89,10 @@ func (g *Gate) Before(e *detectors.Event) policies.Verdict {
 	g.prepare(e)
 	e.Outcome = detectors.Unknown
 	*e = g.detectors.Facts(*e)
-	found := g.rules.Evaluate(rules.LoginBefore, *e, g.detectors.Assess(*e))
+	signals := g.detectors.Assess(*e)
+	found := g.rules.Evaluate(rules.LoginBefore, *e, signals)
 	g.register(found, e)
-	verdict, _ := policies.AnswerOf(found)
+	verdict, _ := policies.AnswerOf(found, signals)
 	verdict = verdict.Stricter(g.match(e))
 	g.ticket = limits.Ticket{}
 	if verdict.Action <= rules.StepUp {
@@ -112,13 +113,14 @@ func (g *Gate) After(e *detectors.Event) policies.Verdict {
 	}
 	*e = g.detectors.Facts(*e)
 	g.observe(e)
-	found := g.rules.Evaluate(rules.LoginAfter, *e, g.detectors.Assess(*e))
+	signals := g.detectors.Assess(*e)
+	found := g.rules.Evaluate(rules.LoginAfter, *e, signals)
 	g.register(found, e)
 	if e.Outcome != detectors.Success {
 		return policies.Verdict{}
 	}
 	g.attempts.Refund(context.Background(), g.ticket)
-	verdict, _ := policies.AnswerOf(found)
+	verdict, _ := policies.AnswerOf(found, signals)
 	return verdict.Stricter(g.match(e))
 }
 

@@ -141,6 +141,7 @@ func (c *Core) Run(ctx context.Context) {
 
 func (c *Core) sweep(ctx context.Context) {
 	now := c.Now()
+	c.tellAlarms(now)
 	failed := false
 	complain := func(message string, err error) {
 		if err != nil {
@@ -163,6 +164,23 @@ func (c *Core) sweep(ctx context.Context) {
 	complain("the outbox", err)
 	complain("the ledger", c.Ledger.Flush(ctx))
 	c.unwritable.Store(failed)
+}
+
+// tellAlarms logs campaign alarms that begin and end.
+func (c *Core) tellAlarms(now time.Time) {
+	on := make(map[string]bool)
+	for _, a := range c.Detectors.Alarms(now) {
+		on[a.Stratum] = true
+		if !c.alarms[a.Stratum] {
+			c.Log.Warn("campaign alarm: strangers are asked for more", "stratum", a.Stratum, "since", a.Since, "why", a.Why)
+		}
+	}
+	for stratum := range c.alarms {
+		if !on[stratum] {
+			c.Log.Info("campaign alarm is over", "stratum", stratum)
+		}
+	}
+	c.alarms = on
 }
 
 // Unwritable reports whether the database took no changes when it was asked last,

@@ -141,9 +141,10 @@ type Core struct {
 	origins []string // where people reach the service; empty without second factors
 
 	node       string
-	shared     bool        // other nodes change the database too
-	behind     atomic.Bool // the last reconciliation failed
-	unwritable atomic.Bool // the last sweep failed
+	shared     bool            // other nodes change the database too
+	behind     atomic.Bool     // the last reconciliation failed
+	unwritable atomic.Bool     // the last sweep failed
+	alarms     map[string]bool // campaign alarms that were on at the last sweep
 	intents    intents
 	logouts    logouts
 	starting   *starting     // not on record yet; of beginRecord and settle alone

@@ -36,6 +36,7 @@ type typed struct {
 	since    time.Time               // when the gate first saw that account
 	old      [][16]byte              // digests of the name by earlier keys
 	password detectors.PasswordFacts // of the first password that came with it
+	repeated bool                    // that was wrong for this name before
 }
 
 // countedLogin is how the ledger names decisions about log-ins, apart from those
@@ -132,7 +133,7 @@ func (v *visit) meet() *refusal {
 				return v.refuse(ControlSessions, unavailable)
 			}
 		}
-		l.names = append(l.names, typed{detectors.Name{Digest: digest}, account, since, all[1:], g.passwordFacts(v.r.Context(), p.Password)})
+		l.names = append(l.names, typed{name: detectors.Name{Digest: digest}, account: account, since: since, old: all[1:], password: g.passwordFacts(v.r.Context(), p.Password)})
 	}
 	if len(l.names) == 0 {
 		l.names = []typed{{}}
@@ -205,11 +206,13 @@ func (v *visit) before() (verdict policies.Verdict, observed bool) {
 	if !v.source.Address.IsValid() {
 		add(policies.Verdict{Action: rules.Refuse, Reason: policies.ReasonSourceUnknown}, g.modes.decisions)
 	}
-	for _, n := range l.names {
+	for i, n := range l.names {
 		e := g.Detectors.Facts(v.event(n, detectors.Unknown))
-		found := g.Rules.Load().Evaluate(rules.LoginBefore, e, g.Detectors.Assess(e))
+		l.names[i].repeated = e.Password.Repeat
+		signals := g.Detectors.Assess(e)
+		found := g.Rules.Load().Evaluate(rules.LoginBefore, e, signals)
 		v.register(found, e)
-		answer, would := v.answersOf(found)
+		answer, would := v.answersOf(found, signals)
 		add(answer, g.modes.decisions)
 		add(would, true)
 		add(v.match(n.account))
@@ -233,8 +236,8 @@ func (v *visit) before() (verdict policies.Verdict, observed bool) {
 
 // answersOf is what rules answer to the attempt that they found something of, and to
 // nothing after it: what counts, and what only would.
-func (v *visit) answersOf(found []rules.Finding) (enforced, shadow policies.Verdict) {
-	enforced, shadow = policies.AnswerOf(found)
+func (v *visit) answersOf(found []rules.Finding, signals []detectors.Signal) (enforced, shadow policies.Verdict) {
+	enforced, shadow = policies.AnswerOf(found, signals)
 	for _, x := range []*policies.Verdict{&enforced, &shadow} {
 		if x.Action == rules.Delay {
 			x.Delay = v.guard.delay
@@ -283,7 +286,9 @@ func (v *visit) verdictOf(d policies.Decision) policies.Verdict {
 
 // charges lists the buckets that the attempt draws from. A device that the
 // account knows draws from its own bucket, so that neither its neighbours nor a
-// stranger guessing at the account can use up its way in.
+// stranger guessing at the account can use up its way in. A wrong password that was
+// wrong before costs its name nothing: nobody gains by it, and a program that has an
+// old one must not keep its owner out.
 func (v *visit) charges() []limits.AttemptCharge {
 	g, l := v.guard, v.login
 	if l.device.Known() {
@@ -292,7 +297,9 @@ func (v *visit) charges() []limits.AttemptCharge {
 	charges := make([]limits.AttemptCharge, 0, 1+len(l.names))
 	charges = append(charges, limits.AttemptCharge{Bucket: &g.buckets.Network, Key: g.Digest("network", v.source.Network.String()), N: len(l.names)})
 	for _, n := range l.names {
-		charges = append(charges, limits.AttemptCharge{Bucket: &g.buckets.Name, Key: n.name.Digest, N: 1})
+		if !n.repeated {
+			charges = append(charges, limits.AttemptCharge{Bucket: &g.buckets.Name, Key: n.name.Digest, N: 1})
+		}
 	}
 	return charges
 }
@@ -527,7 +534,7 @@ func (v *visit) after(e detectors.Event) (policies.Verdict, bool) {
 // successVerdict is what decisions and rules' answers say of a success; observed is
 // true when that is only what they would.
 func (v *visit) successVerdict(found []rules.Finding, e detectors.Event) (verdict policies.Verdict, observed bool) {
-	answer, would := v.answersOf(found)
+	answer, would := v.answersOf(found, v.guard.Detectors.Assess(e))
 	enforced, shadow := v.guard.Decisions.Match(v.loginSubject(string(e.Account), e.Device), v.now)
 	if x := answer.Stricter(v.verdictOf(enforced)); x.Action != rules.Allow {
 		return x, v.guard.modes.decisions

@@ -2,6 +2,7 @@ package guard_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -122,27 +123,46 @@ func TestUnreadableLogins(t *testing.T) {
 
 func TestGuessingAtOneAccount(t *testing.T) {
 	backend := newHostile()
-	g := newGate(t, "hostile", backend)
+	g := newGate(t, "hostile", backend, func(c *setup) { c.Policy.Delay = time.Millisecond })
 	owner := g.client(t)
 	owner.login(alice, "correct-alice")
 	owner.do("POST", "/logout", "", "")
 	// A stranger guesses from many addresses.
-	limited := 0
+	at, stopped := backend.logins, 0
 	for i := range 40 {
 		c := g.client(t)
-		c.header.Set(address, "203.0.113."+string([]rune{'1', rune('0' + i/10), rune('0' + i%10)}))
-		if got := c.login(alice, "guess"); got.status == http.StatusTooManyRequests {
-			limited++
-			if got.header.Get("RateLimit") != "" || got.header.Get("Retry-After") == "" {
-				t.Errorf("headers = %v, want Retry-After and nothing that counts", got.header)
+		c.header.Set(address, fmt.Sprintf("203.0.113.1%02d", i))
+		switch got := c.login(alice, fmt.Sprint("guess", i)); got.status {
+		case http.StatusTooManyRequests, http.StatusForbidden:
+			stopped++
+			if got.header.Get("RateLimit") != "" {
+				t.Errorf("headers = %v, want nothing that counts", got.header)
 			}
 		}
 	}
-	if limited < 25 {
-		t.Errorf("%d of 40 guesses were limited, want all after the first ten", limited)
+	if evaluated := backend.logins - at; stopped < 35 || evaluated > 5 {
+		t.Errorf("%d of 40 guesses were stopped and %d evaluated, want all after the first five", stopped, evaluated)
 	}
 	if got := owner.login(alice, "correct-alice"); got.status != http.StatusOK {
 		t.Errorf("the owner's own device: %d, want in", got.status)
+	}
+}
+
+// TestOldPasswordKeepsNobodyOut: a program that repeats one old password uses up
+// nothing of its owner's, who comes in with the new one on whatever device.
+func TestOldPasswordKeepsNobodyOut(t *testing.T) {
+	backend := newHostile()
+	g := newGate(t, "hostile", backend)
+	program := g.client(t)
+	for range 40 {
+		if got := program.login(alice, "of-last-year"); got.status != http.StatusUnauthorized {
+			t.Fatalf("the program: %d %s, want the backend's own answer", got.status, got.body)
+		}
+	}
+	owner := g.client(t)
+	owner.header.Set(address, "198.51.100.77")
+	if got := owner.login(alice, "correct-alice"); got.status != http.StatusOK {
+		t.Errorf("the owner on a new device: %d %s, want in", got.status, got.body)
 	}
 }
 
