@@ -74,7 +74,6 @@ func (a *App) loadPolicies(core *guard.Core, h rules.History) (faults []error) {
 	if err == nil {
 		a.policy = policy
 	}
-	core.Detectors.SetDecoys(decoys(core, a.policy.Decoys))
 	for _, handler := range a.handlers {
 		b, left, err := policies.LoadBackendWithHistory(handler.Backend, a.ownPolicies(), h)
 		if fault := errors.Join(left, err); fault != nil {
@@ -208,6 +207,7 @@ func (rt *runtime) readLocked(a *App) {
 	}
 	rt.core.Rules.Store(set)
 	faults = append(faults, a.loadPolicies(rt.core, rt.files.history.policies)...)
+	rt.core.Detectors.SetDecoys(decoys(rt.core, a.policy.Decoys))
 	for _, fault := range faults {
 		a.logger.Error("left out", zap.Error(fault))
 	}

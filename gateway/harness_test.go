@@ -254,8 +254,10 @@ type client struct {
 func (g *gate) client(t testing.TB) *client {
 	n := g.clients.Add(1)
 	return &client{
-		t: t, gate: g, transport: g.proxied, base: g.plain, cookies: make(map[string]string), header: make(http.Header),
-		from: netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)}).String(),
+		t: t, gate: g, transport: g.proxied, base: g.plain, cookies: make(map[string]string),
+		// Each is in a network of its own, with a program of its own: nothing ties them together.
+		header: http.Header{"User-Agent": {fmt.Sprintf("client%d/1", n)}},
+		from:   netip.AddrFrom4([4]byte{10, byte(n), byte(n >> 8), 1}).String(),
 	}
 }
 

@@ -259,7 +259,7 @@ func TestEvasionsDoNotSlowTheGateDown(t *testing.T) {
 // TestNameVariants types one name in many ways; all count as one.
 func TestNameVariants(t *testing.T) {
 	b := newBackend(t)
-	g := newGate(t, b)
+	g := newGate(t, b, "mode decisions observe") // rules would end it
 	const name = "taro.yamada@example.com"
 	wide := strings.Map(func(r rune) rune { return r + 0xfee0 }, name)
 	variants := []string{
@@ -273,9 +273,9 @@ func TestNameVariants(t *testing.T) {
 			c := g.client(t)
 			var got reply
 			if form {
-				got = c.do("POST", "/login", formType, url.Values{"email": {variant}, "password": {"wrong"}}.Encode())
+				got = c.do("POST", "/login", formType, url.Values{"email": {variant}, "password": {fmt.Sprint("form", i)}}.Encode())
 			} else {
-				got = c.login(variant, "wrong")
+				got = c.login(variant, fmt.Sprint("wrong", i))
 			}
 			events := g.eventsFrom(c.from)
 			if len(events) != 1 || events[0].Name.Digest != want {
@@ -385,7 +385,7 @@ func FuzzLoginEvades(f *testing.F) {
 // header of a third. Whatever a backend makes of it, what it evaluates is counted.
 func TestEvasionsCombined(t *testing.T) {
 	b := newBackend(t)
-	g := newGate(t, b)
+	g := newGate(t, b, "mode decisions observe") // rules would end it
 	all := evasions()
 	draw := rand.New(rand.NewPCG(11, 13))
 	one := func() evasion { return all[draw.IntN(len(all))] }
@@ -473,7 +473,7 @@ func TestNamesTakeTheSameTime(t *testing.T) {
 		}
 		send(w, http.StatusUnauthorized, nil)
 	})
-	g := newGate(t, b)
+	g := newGate(t, b, "mode decisions observe") // rules would end it
 	fails := make(map[string]int)
 	var report []string
 	for try := range 3 {

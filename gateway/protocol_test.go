@@ -528,7 +528,7 @@ func TestHead(t *testing.T) {
 // TestBodiesPassUntouched compares what the backend got with what was sent.
 func TestBodiesPassUntouched(t *testing.T) {
 	b := newBackend(t)
-	g := newGate(t, b)
+	g := newGate(t, b, "mode decisions observe") // rules would end it
 	random := make([]byte, 10<<20)
 	rand.Read(random)
 	password := strings.Repeat("p", 64<<10)
@@ -774,7 +774,7 @@ func TestClientGoesAway(t *testing.T) {
 				}
 				b.answer(w, r, body)
 			})
-			g := newGate(t, b)
+			g := newGate(t, b, "mode decisions observe") // rules would end it
 			for _, d := range g.doors(t) {
 				c := g.clientAt(t, d)
 				ctx, cancel := context.WithCancel(t.Context())

@@ -16,7 +16,7 @@ import (
 // before the gate. Caddy believes 127.0.0.2 alone.
 func TestSource(t *testing.T) {
 	b := newBackend(t)
-	g := newGate(t, b)
+	g := newGate(t, b, "mode decisions observe")
 	for _, test := range []struct {
 		name   string
 		peer   string // where the client dials from
