@@ -201,7 +201,7 @@ func TestDiskFull(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	backend := newTown(t, 200)
-	n := newNode(t, "full", backend)
+	n := newNode(t, "full", backend, "mode decisions observe")
 	d := memoryDisk(t, n, 64)
 	n.start()
 	in, out := newVisitor("198.51.100.1"), newVisitor("198.51.100.4")
@@ -291,7 +291,7 @@ func TestDiskFullBesideDatabase(t *testing.T) {
 	ctx := t.Context()
 	backend := newTown(t, 200)
 	database := "database " + storagetest.Postgres(t)
-	n := newNode(t, "beside", backend, database)
+	n := newNode(t, "beside", backend, database, "mode decisions observe")
 	d := memoryDisk(t, n, 64)
 	n.start()
 	in, out := newVisitor("198.51.100.1"), newVisitor("198.51.100.4")
@@ -324,7 +324,7 @@ func TestDiskFullBesideDatabase(t *testing.T) {
 		t.Errorf("who logged out got %d %v", status, err)
 	}
 
-	n.configure(database, "record_optional")
+	n.configure(database, "record_optional", "mode decisions observe")
 	if said, err := kidoban(n.dir, "reload", "--force", "--config", n.file, "--adapter", "caddyfile", "--address", "unix/"+filepath.Join(n.dir, "admin.sock")); err != nil {
 		t.Fatalf("reload: %v\n%s", err, said)
 	}
@@ -396,7 +396,7 @@ func (d *disk) agree(but ...string) {
 func TestFloodAndDisk(t *testing.T) {
 	t.Parallel()
 	backend := newTown(t, 400)
-	n := newNode(t, "flood", backend)
+	n := newNode(t, "flood", backend, "mode decisions observe")
 	d := memoryDisk(t, n, 64)
 	n.start()
 	ctx, stop := context.WithCancel(t.Context())
@@ -458,7 +458,7 @@ func TestDiskReadOnly(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	backend := newTown(t, 200)
-	n := newNode(t, "readonly", backend)
+	n := newNode(t, "readonly", backend, "mode decisions observe")
 	d := newDisk(t, n)
 	image := filepath.Join(n.dir, "image")
 	if err := os.WriteFile(image, nil, 0o600); err != nil {

@@ -1,17 +1,20 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -22,6 +25,7 @@ import (
 
 	"github.com/kidoban/kidoban/chatcore"
 	"github.com/kidoban/kidoban/gateway/storage/storagetest"
+	"github.com/kidoban/kidoban/rules"
 )
 
 var drillSeeds = flag.Int("drill.seeds", 6, "how many lists are tried in the drill of an attack over two nodes")
@@ -195,6 +199,7 @@ func (l *lan) install(t *testing.T, name string, nodes int) *site {
 		"database postgres://kidoban@" + l.reach(server) + "/" + database,
 		"redis redis://" + l.reach(s.redis.Addr()),
 		s.hook.options("http://" + l.reach(s.hook.Listener.Addr().String())),
+		"rules " + sourcesOnly(t),
 	}
 	for i := range nodes {
 		n := newNode(t, fmt.Sprintf("%s-%d", name, i+1), s.backend, options...)
@@ -206,6 +211,30 @@ func (l *lan) install(t *testing.T, name string, nodes int) *site {
 		s.nodes = append(s.nodes, n)
 	}
 	return s
+}
+
+// sourcesOnly are the shipped rules, of which those about sources act: every list is
+// to be seen for itself, though one program tries them all from one prefix.
+func sourcesOnly(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	names, err := fs.Glob(rules.Shipped, "*.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		rule, err := fs.ReadFile(rules.Shipped, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if name != "stuffing.sequential.yaml" && name != "stuffing.many-accounts-one-network.yaml" {
+			rule = bytes.Replace(rule, []byte("mode: enforce"), []byte("mode: shadow"), 1)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), rule, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
 }
 
 // thief is where a list is tried from. Each list has a place of its own.

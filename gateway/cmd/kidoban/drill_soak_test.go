@@ -28,7 +28,8 @@ var drillSoak = flag.Duration("drill.soak", 8*time.Second, "how long the soak dr
 // descriptors stay as many as they are.
 func TestSoak(t *testing.T) {
 	backend := newTown(t, 400)
-	options := []string{"database " + storagetest.Postgres(t), "redis redis://" + storagetest.Redis(t).Addr()}
+	// Rules only watch: who logs in and who attacks are one program here.
+	options := []string{"database " + storagetest.Postgres(t), "redis redis://" + storagetest.Redis(t).Addr(), "mode decisions observe"}
 	one, two := newNode(t, "one", backend, options...), newNode(t, "two", backend, options...)
 	nodes := []*node{one, two}
 	one.start()
