@@ -96,7 +96,7 @@ func (g *Gate) Before(e *detectors.Event) policies.Verdict {
 	verdict = verdict.Stricter(g.match(e))
 	g.ticket = limits.Ticket{}
 	if verdict.Action <= rules.StepUp {
-		ticket, d := g.attempts.Take(context.Background(), e.Time, g.charges(e))
+		ticket, d := g.attempts.Take(context.Background(), e.Time, g.charges(e, verdict.Action == rules.StepUp))
 		if g.ticket = ticket; !d.Allowed {
 			verdict = verdict.Stricter(policies.Verdict{Action: rules.Refuse, Reason: policies.ReasonLimit, Until: e.Time.Add(d.RetryAfter)})
 		}
@@ -194,7 +194,7 @@ func (g *Gate) register(found []rules.Finding, e *detectors.Event) {
 }
 
 // charges are those of package guard.
-func (g *Gate) charges(e *detectors.Event) []limits.AttemptCharge {
+func (g *Gate) charges(e *detectors.Event, stepUp bool) []limits.AttemptCharge {
 	if e.Device.Known() {
 		return []limits.AttemptCharge{{Bucket: &g.buckets.Device, Key: key(e.Device.ID), N: 1}}
 	}
@@ -202,7 +202,7 @@ func (g *Gate) charges(e *detectors.Event) []limits.AttemptCharge {
 	if e.Source.Address.IsValid() {
 		charges = append(charges, limits.AttemptCharge{Bucket: &g.buckets.Network, Key: e.Source.Network.Addr().As16(), N: 1})
 	}
-	if !e.Name.Digest.IsZero() && !e.Password.Repeat { // nobody gains by the same wrong password
+	if !e.Name.Digest.IsZero() && (!e.Password.Repeat || stepUp) {
 		charges = append(charges, limits.AttemptCharge{Bucket: &g.buckets.Name, Key: e.Name.Digest, N: 1})
 	}
 	return charges

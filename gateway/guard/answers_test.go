@@ -1,6 +1,7 @@
 package guard_test
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -51,22 +52,26 @@ func TestRulesAnswer(t *testing.T) {
 		action, mode string
 		status       int
 		says         string
-		asked        int // log-ins that reached the backend
+		asked        int  // log-ins that reached the backend
+		attack       bool // there is evidence of one
 	}{
-		{rules.LoginBefore, "delay", "enforce", 200, "welcome", 1},
-		{rules.LoginBefore, "refuse", "enforce", 403, "problems/refused", 0},
-		{rules.LoginBefore, "step_up", "enforce", 403, "problems/step-up", 0},
-		{rules.LoginBefore, "deceive", "enforce", 401, "{}", 0},
-		{rules.LoginBefore, "refuse", "shadow", 200, "welcome", 1},
-		{rules.LoginAfter, "delay", "enforce", 200, "welcome", 1},
-		{rules.LoginAfter, "refuse", "enforce", 403, "problems/refused", 1},
-		{rules.LoginAfter, "deceive", "enforce", 401, "{}", 1},
-		{rules.LoginAfter, "refuse", "shadow", 200, "welcome", 1},
+		{rules.LoginBefore, "delay", "enforce", 200, "welcome", 1, false},
+		{rules.LoginBefore, "refuse", "enforce", 403, "problems/refused", 0, false},
+		{rules.LoginBefore, "step_up", "enforce", 403, "problems/step-up", 0, false},
+		{rules.LoginBefore, "deceive", "enforce", 401, "{}", 0, true},
+		{rules.LoginBefore, "deceive", "enforce", 403, "problems/refused", 0, false},
+		{rules.LoginBefore, "refuse", "shadow", 200, "welcome", 1, false},
+		{rules.LoginAfter, "delay", "enforce", 200, "welcome", 1, false},
+		{rules.LoginAfter, "refuse", "enforce", 403, "problems/refused", 1, false},
+		{rules.LoginAfter, "deceive", "enforce", 401, "{}", 1, true},
+		{rules.LoginAfter, "deceive", "enforce", 403, "problems/refused", 1, false},
+		{rules.LoginAfter, "refuse", "shadow", 200, "welcome", 1, false},
 	} {
-		t.Run(string(test.on)+" "+test.action+" "+test.mode, func(t *testing.T) {
+		t.Run(fmt.Sprint(test.on, " ", test.action, " ", test.mode, " ", test.attack), func(t *testing.T) {
 			backend := newHostile()
 			g := newGate(t, "hostile", backend, answeringAfter(time.Millisecond), func(c *setup) { c.Policy.Delay = time.Millisecond })
 			g.answering(t, test.on, test.action, test.mode)
+			g.core.Detectors.SetDecoys(func(detectors.Digest) bool { return test.attack })
 			c := g.thief(t, false)
 			got := c.login(alice, "correct-alice")
 			if got.status != test.status || !strings.Contains(got.body, test.says) || backend.logins != test.asked {
@@ -96,6 +101,7 @@ func TestDeceivedLikeAFailure(t *testing.T) {
 	for _, on := range []rules.Stage{rules.LoginBefore, rules.LoginAfter} {
 		g := newGate(t, "hostile", newHostile(), answeringAfter(time.Millisecond))
 		g.answering(t, on, "deceive", "enforce")
+		g.core.Detectors.SetDecoys(func(detectors.Digest) bool { return true })
 		c := g.thief(t, false)
 		got := c.login(alice, "correct-alice")
 		if len(got.set) > 0 || got.header.Get("Retry-After") != "" || got.header.Get("Content-Type") != "application/json" || strings.Contains(got.body, "reference") {

@@ -222,7 +222,7 @@ func (v *visit) before() (verdict policies.Verdict, observed bool) {
 	if enforced.Action < rules.StepUp || enforced.Action == rules.StepUp && v.canHold() {
 		// What is refused anyway costs nobody's bucket: an attack under a decision
 		// must not use up the tries of the names in its list.
-		ticket, d := g.Attempts.Take(v.r.Context(), v.now, v.charges())
+		ticket, d := g.Attempts.Take(v.r.Context(), v.now, v.charges(enforced.Action == rules.StepUp))
 		l.ticket = ticket
 		if !d.Allowed {
 			add(policies.Verdict{Action: rules.Refuse, Reason: policies.ReasonLimit, Until: v.now.Add(d.RetryAfter)}, g.modes.attempts)
@@ -288,8 +288,9 @@ func (v *visit) verdictOf(d policies.Decision) policies.Verdict {
 // account knows draws from its own bucket, so that neither its neighbours nor a
 // stranger guessing at the account can use up its way in. A wrong password that was
 // wrong before costs its name nothing: nobody gains by it, and a program that has an
-// old one must not keep its owner out.
-func (v *visit) charges() []limits.AttemptCharge {
+// old one must not keep its owner out. Where a step-up hides whether it is right, it
+// costs the same as a right one.
+func (v *visit) charges(stepUp bool) []limits.AttemptCharge {
 	g, l := v.guard, v.login
 	if l.device.Known() {
 		return []limits.AttemptCharge{{Bucket: &g.buckets.Device, Key: g.Digest("device", l.device.ID), N: 1}}
@@ -297,7 +298,7 @@ func (v *visit) charges() []limits.AttemptCharge {
 	charges := make([]limits.AttemptCharge, 0, 1+len(l.names))
 	charges = append(charges, limits.AttemptCharge{Bucket: &g.buckets.Network, Key: g.Digest("network", v.source.Network.String()), N: len(l.names)})
 	for _, n := range l.names {
-		if !n.repeated {
+		if !n.repeated || stepUp {
 			charges = append(charges, limits.AttemptCharge{Bucket: &g.buckets.Name, Key: n.name.Digest, N: 1})
 		}
 	}
