@@ -264,6 +264,16 @@ func (r *compiled) fresh() *compiled {
 	return &compiled{Rule: r.Rule, when: r.when, where: r.where}
 }
 
+// Fresh is a set of the same rules that has counted nothing. Unlike loading them again
+// it does not run their tests.
+func (s *Set) Fresh() *Set {
+	rules := make([]*compiled, len(s.rules))
+	for i, r := range s.rules {
+		rules[i] = r.fresh()
+	}
+	return newSet(rules)
+}
+
 // Adopt takes over the counts of old where both sets count the same, so that a
 // reload forgets nothing. Call it before the first Observe, and do not use old
 // for observing after it.

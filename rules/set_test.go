@@ -3,6 +3,7 @@ package rules_test
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -272,5 +273,32 @@ func BenchmarkEventThroughShippedRules(b *testing.B) {
 		}
 		set.Observe(e)
 		set.Evaluate(rules.LoginAfter, e, signals)
+	}
+}
+
+// TestFresh: the same rules, and no counts.
+func TestFresh(t *testing.T) {
+	set, errs := rules.Load(rules.Shipped)
+	if len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	list := func(s *rules.Set) (found int) {
+		for i := range 40 {
+			e := detectors.Event{
+				Time: time.Date(2026, 11, 23, 9, 0, i, 0, time.UTC), Kind: detectors.Login, Outcome: detectors.Failure,
+				Name:   detectors.Name{Digest: detectors.Digest{byte(i + 1)}},
+				Source: detectors.Source{Address: netip.MustParseAddr("203.0.113.7"), Network: netip.MustParsePrefix("203.0.113.7/32")},
+			}
+			s.Observe(e)
+			found += len(s.Evaluate(rules.LoginAfter, e, nil))
+		}
+		return found
+	}
+	want := list(set)
+	if got := list(set.Fresh()); want == 0 || got != want {
+		t.Errorf("a fresh set found %d, want %d as the one before it had counted", got, want)
+	}
+	if got, want := len(set.Fresh().Rules()), len(set.Rules()); got != want {
+		t.Errorf("a fresh set has %d rules, want %d", got, want)
 	}
 }

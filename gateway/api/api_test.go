@@ -161,7 +161,7 @@ func newServer(t *testing.T, change ...func(*server)) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	set, faults := rules.Load(rules.Shipped)
+	set, faults := shipped()
 	if len(faults) > 0 {
 		t.Fatal(faults)
 	}
@@ -723,3 +723,6 @@ func TestBudgetOfCalls(t *testing.T) {
 		t.Errorf("afterwards = %d", w.Code)
 	}
 }
+
+// shipped are the shipped rules, loaded once for all tests, which count nothing.
+var shipped = sync.OnceValues(func() (*rules.Set, []error) { return rules.Load(rules.Shipped) })

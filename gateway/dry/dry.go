@@ -23,6 +23,8 @@ import (
 type Config struct {
 	// Rules are read instead of the shipped ones; their files are *.yaml at its root.
 	Rules fs.FS
+	// Set is used instead of Rules: its rules, and none of its counts.
+	Set *rules.Set
 	// Policies has policy.yaml, read over the shipped one; nil: the shipped one.
 	Policies fs.FS
 	// LearningUntil is the end of the learning window, as for [detectors.Default].
@@ -54,12 +56,15 @@ type Gate struct {
 
 // New returns a gate that has seen nothing. The error tells every fault of the rules.
 func New(c Config) (*Gate, error) {
-	if c.Rules == nil {
-		c.Rules = rules.Shipped
-	}
-	set, faults := rules.Load(c.Rules)
-	if len(faults) > 0 {
-		return nil, fmt.Errorf("loading the rules: %w", errors.Join(faults...))
+	set := c.Set
+	if set == nil {
+		if c.Rules == nil {
+			c.Rules = rules.Shipped
+		}
+		var faults []error
+		if set, faults = rules.Load(c.Rules); len(faults) > 0 {
+			return nil, fmt.Errorf("loading the rules: %w", errors.Join(faults...))
+		}
 	}
 	policy, err := policies.LoadPolicy(c.Policies)
 	if err != nil {
@@ -73,7 +78,7 @@ func New(c Config) (*Gate, error) {
 		return limits.Bucket{Name: name, Every: a.Every, Burst: a.Burst}
 	}
 	return &Gate{
-		detectors: detectors.Default(c.LearningUntil), rules: set, decisions: decisions, attempts: limits.NewAttempts(0),
+		detectors: detectors.Default(c.LearningUntil), rules: set.Fresh(), decisions: decisions, attempts: limits.NewAttempts(0),
 		buckets: limits.LoginBucketSet{
 			Network: bucket("network", policy.Attempts.Network), Name: bucket("name", policy.Attempts.Name), Device: bucket("device", policy.Attempts.Device),
 		},

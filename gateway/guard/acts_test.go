@@ -224,7 +224,7 @@ func TestRememberAndRecall(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	set, _ := rules.Load(rules.Shipped)
+	set, _ := shipped()
 	again.Rules.Store(set)
 	again.Recall(t.Context(), file)
 	if got := again.Detectors.Assess(probe); !equalSignals(got, want) {
@@ -260,7 +260,7 @@ func TestRecallOfDamagedSnapshots(t *testing.T) {
 			t.Fatal(err)
 		}
 		g.core.Detectors = detectors.Default(g.clock())
-		set, _ := rules.Load(rules.Shipped)
+		set, _ := shipped()
 		g.core.Rules.Store(set)
 		g.core.Restore(file)
 		if got := g.core.Detectors.Assess(probe); !equalSignals(got, full) && !equalSignals(got, fresh) {
@@ -309,7 +309,7 @@ func TestRememberWhileRulesReload(t *testing.T) {
 				return
 			default:
 			}
-			set, _ := rules.Load(rules.Shipped)
+			set, _ := shipped()
 			set.Adopt(g.core.Rules.Load())
 			g.core.Rules.Store(set)
 		}
@@ -324,7 +324,7 @@ func TestRememberWhileRulesReload(t *testing.T) {
 	if _, err := again.Restore(f); err != nil {
 		t.Error(err)
 	}
-	set, _ := rules.Load(rules.Shipped)
+	set, _ := shipped()
 	if _, err := set.Restore(f); err != nil {
 		t.Error(err)
 	}

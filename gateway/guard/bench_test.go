@@ -18,7 +18,6 @@ import (
 	"github.com/kidoban/kidoban/gateway/limits"
 	"github.com/kidoban/kidoban/gateway/storage"
 	"github.com/kidoban/kidoban/policies"
-	"github.com/kidoban/kidoban/rules"
 )
 
 // benchCore is a core over a database of its own.
@@ -40,7 +39,7 @@ func benchCore(b *testing.B) *guard.Core {
 	if err != nil {
 		b.Fatal(err)
 	}
-	set, _ := rules.Load(rules.Shipped)
+	set, _ := shipped()
 	core.Rules.Store(set)
 	core.Recall(ctx, "")
 	return core

@@ -1,8 +1,8 @@
 package main
 
 import (
+	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/signal"
 	"runtime"
@@ -95,7 +95,11 @@ With --check the status is 1 if a target is missed.`,
 		if pack != "" {
 			o.pack = os.DirFS(pack)
 		}
-		o.defense = func() (simulate.Defense, error) { return shippedDefense(o.pack) }
+		set, faults := rules.Load(o.pack)
+		if len(faults) > 0 {
+			return fmt.Errorf("loading the rules: %w", errors.Join(faults...))
+		}
+		o.defense = func() (simulate.Defense, error) { return shippedDefense(set) }
 		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
 		cmd.SilenceUsage = true
@@ -105,8 +109,8 @@ With --check the status is 1 if a target is missed.`,
 }
 
 // shippedDefense is a gate that has known its accounts for long, with the given rules.
-func shippedDefense(pack fs.FS) (simulate.Defense, error) {
-	g, err := dry.New(dry.Config{Rules: pack})
+func shippedDefense(set *rules.Set) (simulate.Defense, error) {
+	g, err := dry.New(dry.Config{Set: set})
 	if err != nil {
 		return nil, err
 	}
