@@ -139,8 +139,13 @@ func TestHandshakeAmongManyNames(t *testing.T) {
 
 func waitUntil(t *testing.T, done func() bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !done(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
+	late := time.After(30 * time.Second)
+	look := time.NewTicker(time.Millisecond)
+	defer look.Stop()
+	for !done() {
+		select {
+		case <-look.C:
+		case <-late:
 			t.Fatal("it did not come about within half a minute")
 		}
 	}

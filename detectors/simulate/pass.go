@@ -1,7 +1,9 @@
-// Package simulate plays people and attackers against a chat service over real
-// HTTP and counts what happens to them.
+// Package simulate plays people and attackers, and counts what happens to them.
 //
-// It promises:
+// In virtual time it plays a [Scenario] against a [Defense] and knows the truth of every
+// attempt ([Run]); equal seeds make equal events. README.md has the scenarios and the
+// reports. Over real HTTP it plays scenarios ([Live]) and passes ([Pass]) against a chat
+// service, and promises:
 //
 //   - Equal seeds make equal plans: who logs in when, who mistypes, which pairs a
 //     list holds and in what order. What is answered is up to the other side.

@@ -1,7 +1,7 @@
 // Package dry is the gate without a network: the detectors, rules, decisions, login
-// limits and policy that ship, in the time of events. A simulation, a log that is read
-// again and the gate itself judge by the same code; what is missing here is the backend,
-// which the caller plays.
+// limits and policy that ship, in the time of events, for simulations and for logs that
+// are read again. They are asked in the order in which package guard asks them; what is
+// missing here is the backend, which the caller plays.
 package dry
 
 import (

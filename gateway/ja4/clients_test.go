@@ -215,9 +215,6 @@ func TestCurl(t *testing.T) {
 }
 
 func TestChromium(t *testing.T) {
-	if testing.Short() {
-		t.Skip("a browser is slow to start")
-	}
 	chromium := program(t, "chromium")
 	for name, quic := range map[string]bool{"TCP": false, "QUIC": true} {
 		t.Run(name, func(t *testing.T) {
