@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -579,22 +580,48 @@ func exchanged(a, b []float64, n int) float64 {
 }
 
 // TestCutOffSaysWhy: a request of a session that ends while the backend is still at it
-// is told so, with a body: not everything that is cut off is a socket.
+// is told so, with a body: not everything that is cut off is a socket. A page is asked
+// for again without the session, as the backend shows it to anybody.
 func TestCutOffSaysWhy(t *testing.T) {
 	b := newBackend(t)
 	g := newGate(t, b)
-	c := g.client(t)
-	c.enter(alice)
 	entered := make(chan struct{})
 	b.route("/slow", func(_ http.ResponseWriter, r *http.Request) {
-		close(entered)
+		entered <- struct{}{}
 		<-r.Context().Done()
 	})
-	got := make(chan reply)
-	go func() { got <- c.get("/slow") }()
-	<-entered
-	g.operator("DELETE", "/v1/accounts/"+alice+"/sessions", nil, nil)
-	if r := <-got; r.status != http.StatusUnauthorized || !strings.Contains(r.body, "session-ended") {
-		t.Errorf("%d %q, want that the session ended", r.status, r.body)
+	for _, test := range []struct {
+		name, method, path, accept string
+		want                       int
+		location                   string
+	}{
+		{name: "a program", method: "GET", path: "/slow", want: http.StatusUnauthorized},
+		{name: "a page", method: "GET", path: "/slow?of=today", accept: "text/html", want: http.StatusSeeOther, location: "/slow?of=today"},
+		{name: "a form", method: "POST", path: "/slow", accept: "text/html", want: http.StatusUnauthorized},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := g.client(t)
+			c.enter(alice)
+			r := c.request(t.Context(), test.method, test.path, "", nil)
+			r.Header.Set("Accept", test.accept)
+			got := make(chan reply)
+			go func() {
+				answer, err := c.send(r)
+				answer.err = errors.Join(answer.err, err)
+				got <- answer
+			}()
+			<-entered
+			g.operator("DELETE", "/v1/accounts/"+alice+"/sessions", nil, nil)
+			answer := <-got
+			if answer.err != nil || answer.status != test.want || answer.header.Get("Location") != test.location {
+				t.Errorf("%d, Location %q, error %v, want %d, %q", answer.status, answer.header.Get("Location"), answer.err, test.want, test.location)
+			}
+			if test.accept == "" && !strings.Contains(answer.body, "session-ended") {
+				t.Errorf("%q, want that the session ended", answer.body)
+			}
+			if c.cookies[sessionCookie] != "" {
+				t.Error("the cookie of the session is kept")
+			}
+		})
 	}
 }

@@ -576,7 +576,7 @@ func (g *Guard) forward(w http.ResponseWriter, v *visit) (err error) {
 		err = a.finish(recover(), err)
 		if err != nil && a.status == 0 && errors.Is(context.Cause(r.Context()), errSessionEnded) {
 			// Cut off before the backend said anything: there is room for the reason.
-			err = v.refuse(ControlSessions, policies.Verdict{Action: rules.Refuse, Reason: policies.ReasonSessionEnded}).write(w, r)
+			err = v.endedMeanwhile().write(w, r)
 		}
 		a.abort()
 	}()
@@ -597,9 +597,21 @@ func (v *visit) stillLive() *refusal {
 		_, err = v.guard.Sessions.ByToken(v.r.Context(), v.crumbs.session, v.now)
 	}
 	if err != nil || v.guard.logouts.has(v.session.ID) {
-		return v.refuse(ControlSessions, policies.Verdict{Action: rules.Refuse, Reason: policies.ReasonSessionEnded})
+		return v.endedMeanwhile()
 	}
 	return nil
+}
+
+// endedMeanwhile is the answer to a request whose session ended before the backend
+// said anything. A page is asked for once more, without the session: who logged out,
+// and whose page was on its way to the login form by itself, sees that form.
+func (v *visit) endedMeanwhile() *refusal {
+	v.stale = true
+	refusal := v.refuse(ControlSessions, policies.Verdict{Action: rules.Refuse, Reason: policies.ReasonSessionEnded})
+	if v.r.Method == http.MethodGet && wantsHTML(v.r) {
+		refusal.again = localPath(v.r.URL.RequestURI())
+	}
+	return refusal
 }
 
 // maxInspected bounds how much of an answer is kept back to be looked into.

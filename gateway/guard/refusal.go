@@ -32,6 +32,7 @@ type refusal struct {
 	retryAfter time.Duration
 	limit      *limits.Decision // whose numbers an API client may see
 	cookies    []string
+	again      string // a path of this site that a browser asks for instead; empty: none
 
 	hold       *auth.Hold // that the client waits with; nil: none
 	continueAt string     // the address where a person finishes it
@@ -191,6 +192,9 @@ func (r *refusal) write(w http.ResponseWriter, req *http.Request) error {
 	}
 	if r.limit != nil {
 		limits.SetFields(h, *r.limit)
+	}
+	if r.again != "" {
+		return redirect(w, r.again)
 	}
 	lang := pages.Language(req)
 	if r.hold != nil {
