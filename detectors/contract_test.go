@@ -66,6 +66,9 @@ func fullEvent() detectors.Event {
 		Password:    detectors.PasswordFacts{Repeat: true, Typo: true, Breached: true, Popularity: 44},
 		Ambiguous:   true,
 		Size:        512,
+		Targets:     3,
+		Act:         detectors.Minted,
+		Actor:       "operator:sato",
 	}
 }
 

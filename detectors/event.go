@@ -26,9 +26,22 @@ type Kind string
 const (
 	Login   Kind = "login"   // a login attempt with its outcome; one event per typed name
 	Door    Kind = "door"    // a credential turned out authenticated outside a login route
-	Session Kind = "session" // a session of ours began, was used anew or ended
+	Session Kind = "session" // a session of ours: Act says what became of it; without one a credential was used
 	Request Kind = "request" // a reset, signup, invitation and the like, passed on or refused; one per address or name it would write to
 	Factor  Kind = "factor"  // a second factor was given, or was wrong
+
+	Message  Kind = "message"  // a message was sent through a route of class message, or was refused
+	Operator Kind = "operator" // somebody acted through the operators' API: Act says what was done, Actor by whom
+)
+
+// Act is what was done, where a kind does not say it. Of operators it is the name of
+// the act on the record, such as "decision.lift".
+type Act string
+
+const (
+	Begun  Act = "begun"  // a session began: the log-in or door before it was completed
+	Minted Act = "minted" // the backend handed out a token to somebody who is in, and it has a session of its own
+	Ended  Act = "ended"  // a session was ended, by Actor
 )
 
 // Outcome is how the backend, or the gate before it, answered.
@@ -57,6 +70,7 @@ const (
 	Identify       RouteClass = "identify"
 	Public         RouteClass = "public"
 	Sensitive      RouteClass = "sensitive"
+	MessageRoute   RouteClass = "message"
 )
 
 // Digest is a keyed, truncated hash (purpose "digest" of the keyring) of
@@ -226,6 +240,9 @@ type Event struct {
 	Password    PasswordFacts `json:"password,omitzero"`
 	Ambiguous   bool          `json:"ambiguous,omitempty"` // the request could be read in more than one way
 	Size        int64         `json:"size,omitempty"`      // bytes of the request body
+	Targets     int           `json:"targets,omitempty"`   // whom a message goes to; 0: not known
+	Act         Act           `json:"act,omitempty"`       // of a session or an operator
+	Actor       string        `json:"actor,omitempty"`     // who did it: an operator's name, or "owner", "backend" and the like; empty: the account itself
 }
 
 // CountingNetwork is the prefix counters key on: one IPv4 address, or the /64 an

@@ -116,9 +116,10 @@ func (h *Histories) Assess(Event) []Signal { return nil }
 // strange reports whether nothing that the gate knows speaks for e.
 func strange(e *Event) bool { return !e.Device.Known() && !e.History.Network }
 
-// proven reports whether e is a completed login, or a session that is in use.
+// proven reports whether e is a completed login, or a session that is in use. What
+// became of a session is told beside its login, and proves nothing more.
 func proven(e *Event) bool {
-	return (e.Kind == Login || e.Kind == Door || e.Kind == Session) && e.Outcome == Success && !e.Unproven
+	return (e.Kind == Login || e.Kind == Door || e.Kind == Session && e.Act == "") && e.Outcome == Success && !e.Unproven
 }
 
 // Observe implements [Detector].

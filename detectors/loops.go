@@ -168,7 +168,7 @@ func windowOf(t time.Time, length time.Duration) uint32 {
 }
 
 // ofToken reports whether e is about a credential that is used, and not about a log-in.
-func ofToken(e *Event) bool { return e.Kind == Door || e.Kind == Session }
+func ofToken(e *Event) bool { return e.Kind == Door || e.Kind == Session && e.Act == "" }
 
 // Assess tells what is known before e, or after it when e was observed already.
 func (l *Loops) Assess(e Event) []Signal {

@@ -25,7 +25,7 @@ func (h *handler) events(c *call) (answer, error) {
 		From: c.time("from", &faults), To: c.time("to", &faults),
 		Account: detectors.Account(c.query.Get("account")), Session: c.query.Get("session"),
 		Outcome: oneOf(c, "outcome", &faults, detectors.Unknown, detectors.Success, detectors.Failure, detectors.Refused),
-		Kind:    oneOf(c, "kind", &faults, detectors.Login, detectors.Door, detectors.Session, detectors.Request),
+		Kind:    oneOf(c, "kind", &faults, detectors.Login, detectors.Door, detectors.Session, detectors.Request, detectors.Factor, detectors.Message, detectors.Operator),
 		Limit:   c.limit(100, 1000, &faults),
 		Cursor:  stream.Cursor(c.query.Get("cursor")),
 	}

@@ -17,7 +17,8 @@ import (
 // event is published. All texts at their longest still fit an envelope.
 const longest = 4096
 
-// shorter is the same of the texts that version 2 added: words and digests.
+// shorter is the same of the texts that later versions added: words, digests and
+// names of operators.
 const shorter = 256
 
 var (
@@ -158,7 +159,15 @@ const (
 	usedOperator
 	usedClient
 	hasCapacity
-	allBits = (firstBits+1)<<iota - 1
+	secondBits = (firstBits+1)<<iota - 1 // of envelopes of versions 1 and 2
+)
+
+// The bits that version 3 added, and the fields after those of version 2.
+const (
+	hasTargets = (secondBits + 1) << iota
+	hasAct
+	hasActor
+	allBits = (secondBits+1)<<iota - 1
 )
 
 // nearest is the most digests of what a password is near to.
@@ -184,6 +193,8 @@ func normalize(e *detectors.Event) {
 	cut(&e.Client.JA4, shorter)
 	cut(&e.Client.Headers, shorter)
 	cut(&e.Client.Family, shorter)
+	cut(&e.Act, shorter)
+	cut(&e.Actor, shorter)
 	if !e.AccountSince.IsZero() {
 		e.AccountSince = e.AccountSince.UTC().Round(0)
 	}
@@ -200,6 +211,7 @@ func normalize(e *detectors.Event) {
 	e.History.Logins = min(max(e.History.Logins, 0), math.MaxInt32)
 	e.History.Capacity = min(max(e.History.Capacity, 0), math.MaxInt32)
 	e.Size = max(e.Size, 0)
+	e.Targets = min(max(e.Targets, 0), math.MaxInt32)
 }
 
 // cut shortens a text to what is carried, between characters.
@@ -280,6 +292,9 @@ func appendEvent(b []byte, e *detectors.Event) []byte {
 	flag(usedOperator, e.History.Operator)
 	flag(usedClient, e.History.Client)
 	flag(hasCapacity, e.History.Capacity != 0)
+	flag(hasTargets, e.Targets != 0)
+	flag(hasAct, e.Act != "")
+	flag(hasActor, e.Actor != "")
 
 	b = binary.AppendUvarint(b, mask)
 	b = appendTime(b, e.StreamTime)
@@ -348,12 +363,20 @@ func appendEvent(b []byte, e *detectors.Event) []byte {
 	if mask&hasCapacity != 0 {
 		b = binary.AppendUvarint(b, uint64(e.History.Capacity))
 	}
+	if mask&hasTargets != 0 {
+		b = binary.AppendUvarint(b, uint64(e.Targets))
+	}
+	text(hasAct, string(e.Act))
+	text(hasActor, e.Actor)
 	return b
 }
 
 // bodyVersion is the version of the envelope that a body needs.
 func bodyVersion(body []byte) byte {
-	if mask, _ := binary.Uvarint(body); mask > firstBits {
+	switch mask, _ := binary.Uvarint(body); {
+	case mask > secondBits:
+		return 3
+	case mask > firstBits:
 		return 2
 	}
 	return 1
@@ -494,6 +517,9 @@ func decodeEvent(b []byte) (detectors.Event, error) {
 	e.History.Operator = mask&usedOperator != 0
 	e.History.Client = mask&usedClient != 0
 	e.History.Capacity = int(number(hasCapacity, math.MaxInt32))
+	e.Targets = int(number(hasTargets, math.MaxInt32))
+	e.Act = detectors.Act(bounded(hasAct, shorter))
+	e.Actor = bounded(hasActor, shorter)
 	if err := d.end(); err != nil {
 		return detectors.Event{}, err
 	}

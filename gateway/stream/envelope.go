@@ -14,9 +14,10 @@ const (
 	// version of the envelope. Its first fields (version, kind, node, incarnation)
 	// keep their place in every version.
 	version = 1
-	// newest is the version of envelopes of events in which one has fields that
-	// version 1 has not; all others are of version 1, which older programs read.
-	newest = 2
+	// newest is the version of envelopes of events in which one has fields that the
+	// versions before have not; all others are of version 1, and events of the lowest
+	// that has their fields, which older programs read.
+	newest = 3
 	// largest is the most bytes of an envelope.
 	largest = 64 << 10
 	// roomy is where an envelope of several events is full.
@@ -94,7 +95,7 @@ func (d *decoder) id() senderID {
 func (d *decoder) header() (kind byte, id senderID) {
 	v := d.byte()
 	kind = d.byte()
-	if v != version && !(v == newest && kind == eventsKind) && d.err == nil {
+	if v != version && !(version < v && v <= newest && kind == eventsKind) && d.err == nil {
 		d.fail(errVersion)
 	}
 	return kind, d.id()

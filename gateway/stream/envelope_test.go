@@ -38,12 +38,20 @@ func full() detectors.Event {
 		Existence: detectors.Exists, Unproven: true,
 		Client:  detectors.Client{JA4: "t13d1516h2_8daaf6152771_e5627efa2ab1", Headers: "0123456789ab", Family: "chrome", Incoherent: true},
 		History: detectors.History{Logins: 255, Network: true, Operator: true, Client: true, Capacity: 1000},
+		Targets: 7, Act: detectors.Minted, Actor: "operator:sato",
 	}
+}
+
+// fullOfTwo is full as version 2 of the envelope has it.
+func fullOfTwo() detectors.Event {
+	e := full()
+	e.Targets, e.Act, e.Actor = 0, "", ""
+	return e
 }
 
 // fullOfOne is full as version 1 of the envelope has it.
 func fullOfOne() detectors.Event {
-	e := full()
+	e := fullOfTwo()
 	e.Existence, e.Unproven, e.Client, e.History = "", false, detectors.Client{}, detectors.History{}
 	e.Password.Digest, e.Password.Near = detectors.Digest{}, nil
 	return e
@@ -102,6 +110,7 @@ func anyEvent(t *rapid.T) detectors.Event {
 	e.Client = detectors.Client{JA4: text("ja4"), Headers: text("headers"), Family: text("family"), Incoherent: rapid.Bool().Draw(t, "incoherent")}
 	e.History = detectors.History{Logins: rapid.Int().Draw(t, "logins"), Network: rapid.Bool().Draw(t, "network"), Operator: rapid.Bool().Draw(t, "operator"),
 		Client: rapid.Bool().Draw(t, "client"), Capacity: rapid.Int().Draw(t, "capacity")}
+	e.Targets, e.Act, e.Actor = rapid.Int().Draw(t, "targets"), detectors.Act(text("act")), text("actor")
 	return e
 }
 
@@ -122,7 +131,7 @@ func TestLargestEvent(t *testing.T) {
 	e := full()
 	for _, text := range []*string{(*string)(&e.Kind), &e.Name.Display, (*string)(&e.Account), (*string)(&e.Organization), &e.Session, &e.Source.Country,
 		&e.Device.ID, (*string)(&e.Device.State), &e.Fingerprint, (*string)(&e.Route), &e.Credential, (*string)(&e.Outcome), &e.Reason, (*string)(&e.Existence),
-		&e.Client.JA4, &e.Client.Headers, &e.Client.Family} {
+		&e.Client.JA4, &e.Client.Headers, &e.Client.Family, (*string)(&e.Act), &e.Actor} {
 		*text = strings.Repeat("鍵", longest)
 	}
 	e.Password.Near = make([]uint32, 2*nearest)
@@ -151,13 +160,14 @@ func TestLargestEvent(t *testing.T) {
 }
 
 func samples() map[string]interface{ append([]byte) []byte } {
-	e, old := full(), fullOfOne()
+	e, second, old := full(), fullOfTwo(), fullOfOne()
 	small := detectors.Event{StreamTime: noon, Time: noon, Kind: detectors.Login, Outcome: detectors.Failure,
 		Source: detectors.Source{Address: netip.MustParseAddr("203.0.113.7"), Network: netip.MustParsePrefix("203.0.113.7/32")}}
 	id, other := senderID{"gate-1", 7}, senderID{"gate-2", 9}
 	return map[string]interface{ append([]byte) []byte }{
 		"events":        &events{id: id, first: 41, bodies: [][]byte{appendEvent(nil, &small), appendEvent(nil, &old)}},
-		"events2":       &events{id: id, first: 41, bodies: [][]byte{appendEvent(nil, &small), appendEvent(nil, &e)}},
+		"events2":       &events{id: id, first: 41, bodies: [][]byte{appendEvent(nil, &small), appendEvent(nil, &second)}},
+		"events3":       &events{id: id, first: 41, bodies: [][]byte{appendEvent(nil, &small), appendEvent(nil, &e)}},
 		"beat":          &beat{id: id, clock: noon.Truncate(time.Millisecond), sent: 42, known: []known{{other, 5, 8}}},
 		"farewell":      &beat{id: id, clock: noon.Truncate(time.Millisecond), sent: 42, leaving: true},
 		"announcements": &announcements{id: id, counter: 3, list: []Announcement{{"decisions", "address/203.0.113.7", 7}}},
@@ -220,11 +230,18 @@ func TestEnvelopesAreDecodedStrictly(t *testing.T) {
 	if _, err := decodeEnvelope(change(0, 2)); !errors.Is(err, errVersion) {
 		t.Errorf("another version: %v", err)
 	}
-	for _, name := range []string{"events", "events2"} {
+	for of, name := range []string{"events", "events2", "events3"} {
 		b := samples()[name].append(nil)
-		b[0] = newest + version - b[0]
-		if _, err := decodeEnvelope(b); !errors.Is(err, errCanonical) {
-			t.Errorf("%s with the version of the other: %v", name, err)
+		if int(b[0]) != of+1 {
+			t.Errorf("%s: got version %d, want the lowest that has its fields", name, b[0])
+		}
+		for other := byte(version); other <= newest; other++ {
+			if b[0] = other; int(other) == of+1 {
+				continue
+			}
+			if _, err := decodeEnvelope(b); !errors.Is(err, errCanonical) {
+				t.Errorf("%s as version %d: %v", name, other, err)
+			}
 		}
 		b[0] = newest + 1
 		if _, err := decodeEnvelope(b); !errors.Is(err, errVersion) {
