@@ -19,6 +19,7 @@ type Set struct {
 	rules    []*compiled         // by severity, then id
 	counters map[string]*counter // by identity; equal ones are kept once
 	order    []*counter          // the same, in the order of first use
+	asked    map[Stage]bool      // where some rule is
 }
 
 // compiled is a rule with its condition and counters.
@@ -236,7 +237,7 @@ func (r *draft) try(c *compiled) {
 
 // newSet joins rules. Equal counters become one.
 func newSet(rules []*compiled) *Set {
-	s := &Set{rules: rules, counters: map[string]*counter{}}
+	s := &Set{rules: rules, counters: map[string]*counter{}, asked: map[Stage]bool{}}
 	slices.SortFunc(s.rules, func(a, b *compiled) int {
 		if c := slices.Index(severities, a.Severity) - slices.Index(severities, b.Severity); c != 0 {
 			return c
@@ -244,6 +245,7 @@ func newSet(rules []*compiled) *Set {
 		return strings.Compare(string(a.ID), string(b.ID))
 	})
 	for _, r := range s.rules {
+		s.asked[r.On] = true
 		r.counters = make(map[string]*counter, len(r.Count))
 		for _, name := range slices.Sorted(maps.Keys(r.Count)) {
 			spec := r.Count[name]
