@@ -1,6 +1,7 @@
 package policies
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 	"time"
@@ -26,7 +27,7 @@ func DecisionsOf(f rules.Finding, e detectors.Event) []Decision {
 		if value == "" {
 			continue
 		}
-		mode := f.Mode
+		mode := cmp.Or(then.Mode, f.Mode)
 		if mode != rules.Enforce {
 			mode = rules.Shadow // whatever else a mode says, it does not say act
 		}
@@ -54,7 +55,7 @@ func AnswerOf(found []rules.Finding, signals []detectors.Signal) (enforced, shad
 			if v.Action == rules.Deceive && !attacked(signals) {
 				v.Action = rules.Refuse
 			}
-			if f.Mode == rules.Enforce {
+			if cmp.Or(then.Mode, f.Mode) == rules.Enforce {
 				enforced = enforced.Stricter(v)
 			} else {
 				shadow = shadow.Stricter(v)

@@ -71,11 +71,12 @@ type Counter struct {
 	Where    string        `json:"where,omitempty"`    // CEL over the event alone; empty: every event
 }
 
-// Response is one thing to do about a match. Exactly one field is set.
+// Response is one thing to do about a match. Exactly one field beside Mode is set.
 type Response struct {
 	Decide   *Decide   `json:"decide,omitempty"`
 	Answer   Action    `json:"answer,omitempty"` // to this attempt alone; Allow: not set
 	Incident *Incident `json:"incident,omitempty"`
+	Mode     Mode      `json:"mode,omitempty"` // in a finding: Enforce or Shadow, for the subject of this response; in a rule: empty
 }
 
 // Decide asks for a lasting decision about the event's subject of a scope.
@@ -113,7 +114,7 @@ type Finding struct {
 	Title      string             `json:"title"`
 	Severity   string             `json:"severity"`
 	Generation string             `json:"generation"` // of the rule's file, so that a match can be explained after an edit
-	Mode       Mode               `json:"mode"`       // Enforce, or Shadow, also for subjects outside a canary
+	Mode       Mode               `json:"mode"`       // Enforce where one of Then is; else Shadow
 	Time       time.Time          `json:"time"`       // of the event
 	Why        string             `json:"why"`        // a sentence for people at the console, never for clients
 	Values     map[string]any     `json:"values"`     // counters and signals the condition names: float64 each, string where a later version needs one

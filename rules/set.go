@@ -371,7 +371,10 @@ func (s *Set) Errors() []error {
 
 func (r *compiled) finding(f *facts) Finding {
 	found := Finding{Rule: r.ID, Title: r.Title, Severity: r.Severity, Generation: r.Generation,
-		Mode: r.modeFor(f.event), Time: f.event.Time, Values: map[string]any{}, Then: slices.Clone(r.Then), Event: f.event.Key}
+		Mode: Shadow, Time: f.event.Time, Values: map[string]any{}, Then: r.proposals(f.event), Event: f.event.Key}
+	if slices.ContainsFunc(found.Then, func(p Response) bool { return p.Mode == Enforce }) {
+		found.Mode = Enforce
+	}
 	var parts, whys []string
 	for _, name := range r.when.names {
 		if _, ok := variableIndex[name]; ok {
@@ -400,21 +403,41 @@ func (r *compiled) finding(f *facts) Finding {
 	return found
 }
 
+// proposals are the rule's responses, each with how far it may act about e.
+func (r *compiled) proposals(e *detectors.Event) []Response {
+	then := slices.Clone(r.Then)
+	for i := range then {
+		then[i].Mode = r.modeFor(then[i], e)
+	}
+	return then
+}
+
 // modeFor draws the canary's subjects by hash, the same ones on every node and
-// after every restart. The subject is that of the first response.
-func (r *compiled) modeFor(e *detectors.Event) Mode {
+// after every restart. Each response has a subject of its own.
+func (r *compiled) modeFor(p Response, e *detectors.Event) Mode {
 	if r.Mode != Enforce || r.Canary == 0 {
 		return r.Mode
 	}
-	scope := ""
-	if d := r.Then[0].Decide; d != nil {
-		scope = d.Scope
-	} else if i := r.Then[0].Incident; i != nil {
-		scope = i.Key
-	}
-	sum := sha256.Sum256([]byte(string(r.ID) + "\x00" + fieldText(scope, e)))
+	sum := sha256.Sum256([]byte(string(r.ID) + "\x00" + subject(p, e)))
 	if float64(binary.BigEndian.Uint32(sum[:4])) < r.Canary/100*(1<<32) {
 		return Enforce
 	}
 	return Shadow
+}
+
+// subject is what a response is about: the scope of a decision, the key of an
+// incident, and else who it is that attempts this.
+func subject(p Response, e *detectors.Event) string {
+	switch {
+	case p.Decide != nil:
+		return fieldText(p.Decide.Scope, e)
+	case p.Incident != nil:
+		return fieldText(p.Incident.Key, e)
+	}
+	for _, field := range []string{"name", "account", "session", "source.network"} {
+		if text := fieldText(field, e); text != "" {
+			return text
+		}
+	}
+	return ""
 }

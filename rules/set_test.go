@@ -302,3 +302,57 @@ func TestFresh(t *testing.T) {
 		t.Errorf("a fresh set has %d rules, want %d", got, want)
 	}
 }
+
+// Each response is drawn by its own subject, so that a decision on an account acts for
+// that account wherever it comes from.
+func TestCanaryDrawsTheSubjectOfEachResponse(t *testing.T) {
+	file := edited(t, "mode: shadow", "mode: canary 50%")
+	file = strings.Replace(file, "\nthen:\n", "\nthen:\n  - answer: delay\n  - decide: {scope: account, action: delay, for: 1h}\n", 1)
+	set := load(t, "a.yaml", file)
+	modes := map[string]map[rules.Mode]int{}
+	networks := map[rules.Mode]int{}
+	for i := range 400 {
+		events := failures(3, fmt.Sprintf("10.0.%d.%d", i/250, i%250))
+		last := events[2]
+		last.Account = detectors.Account(fmt.Sprint("account ", i%20))
+		observe(set, events...)
+		found := set.Evaluate(rules.LoginAfter, last, nil)
+		if len(found) != 1 || len(found[0].Then) < 3 {
+			t.Fatalf("got %v, want a finding with three responses", found)
+		}
+		for _, p := range found[0].Then {
+			switch {
+			case p.Answer != rules.Allow:
+			case p.Decide != nil && p.Decide.Scope == "account":
+				if modes[string(last.Account)] == nil {
+					modes[string(last.Account)] = map[rules.Mode]int{}
+				}
+				modes[string(last.Account)][p.Mode]++
+			case p.Decide != nil:
+				networks[p.Mode]++
+			}
+			if p.Mode == rules.Enforce && found[0].Mode != rules.Enforce {
+				t.Error("a response acts, and the finding says that none does")
+			}
+		}
+	}
+	drawn := 0
+	for account, of := range modes {
+		if len(of) != 1 {
+			t.Errorf("%s: got %v, want one mode from wherever it comes", account, of)
+		}
+		if of[rules.Enforce] > 0 {
+			drawn++
+		}
+	}
+	if drawn < 3 || drawn > 17 || networks[rules.Enforce] < 120 || networks[rules.Enforce] > 280 {
+		t.Errorf("%d of 20 accounts and %d of 400 networks are drawn, want about half of each", drawn, networks[rules.Enforce])
+	}
+	for _, r := range set.Rules() {
+		for _, p := range r.Then {
+			if p.Mode != "" {
+				t.Errorf("the rule itself says %s", p.Mode)
+			}
+		}
+	}
+}
