@@ -221,6 +221,7 @@ type expression struct {
 	program cel.Program
 	names   []string // variables it refers to, sorted
 	cost    uint64   // CEL units at worst, up to maxCost
+	tracer  *tracer
 }
 
 // compile tells its faults on d, at their place inside n.
@@ -254,6 +255,7 @@ func (d *document) compile(env *cel.Env, n *yaml.Node, what string) *expression 
 		return nil
 	}
 	x := &expression{program: program, cost: cost.Max}
+	x.tracer = newTracer(env, ast, n.Value, func(line, column int) (int, int) { return d.place(n, line, column) })
 	for _, r := range ast.NativeRep().ReferenceMap() {
 		if r.Name != "" {
 			x.names = append(x.names, r.Name)

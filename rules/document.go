@@ -255,7 +255,7 @@ func decode(file string, content []byte) (*draft, []error) {
 		return nil, d.errors()
 	}
 	sum := sha256.Sum256(content)
-	r := &draft{Rule: Rule{Generation: hex.EncodeToString(sum[:])}, document: d}
+	r := &draft{Rule: Rule{Generation: hex.EncodeToString(sum[:]), File: file, Text: string(content)}, document: d}
 	r.read(root.Content[0])
 	return r, d.errors()
 }

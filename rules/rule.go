@@ -54,6 +54,8 @@ type Rule struct {
 	Budget     *Budget            `json:"budget,omitempty"`
 	Tests      []Test             `json:"tests"`
 	Generation string             `json:"generation"` // SHA-256 of the file, in hex
+	File       string             `json:"file"`
+	Text       string             `json:"-"` // all of the file
 }
 
 // Tags tie a rule to the catalogues auditors ask about.
