@@ -22,6 +22,7 @@ const (
 	maxFile     = 256 << 10
 	maxCounters = 16
 	maxThen     = 8
+	maxExcept   = 32
 	maxFaults   = 50 // told of one file; more help nobody
 )
 
@@ -31,6 +32,7 @@ type document struct {
 	file   string
 	lines  []string
 	faults []*fault
+	shape  shape // of what is read, while the format is described instead; see schema.go
 }
 
 // fault is something wrong at a place of a file.
@@ -78,6 +80,10 @@ type field struct {
 // mapping reads n by fields. It refuses keys that are unknown or appear twice,
 // and tells of required ones that are missing.
 func (d *document) mapping(n *yaml.Node, what string, fields ...field) {
+	if d.shape != nil {
+		d.describeMapping(n, fields)
+		return
+	}
 	if n.Kind != yaml.MappingNode {
 		d.fault(n, "%s: want a mapping, got %s", what, kindOf(n))
 		return
@@ -110,6 +116,8 @@ func (d *document) mapping(n *yaml.Node, what string, fields ...field) {
 // list reads the elements of a sequence.
 func (d *document) list(n *yaml.Node, what string, limit int, read func(*yaml.Node)) {
 	switch {
+	case d.shape != nil:
+		d.describeList(n, limit, read)
 	case n.Kind != yaml.SequenceNode:
 		d.fault(n, "%s: want a list, got %s", what, kindOf(n))
 	case len(n.Content) == 0:
@@ -125,6 +133,9 @@ func (d *document) list(n *yaml.Node, what string, limit int, read func(*yaml.No
 
 // text reads a scalar that is not empty.
 func (d *document) text(n *yaml.Node, what string) (string, bool) {
+	if d.described(shape{"type": "string", "minLength": 1}) {
+		return "", false
+	}
 	if n.Kind != yaml.ScalarNode || n.Tag == "!!null" || strings.TrimSpace(n.Value) == "" {
 		d.fault(n, "%s: want text, got %s", what, kindOf(n))
 		return "", false
@@ -138,6 +149,9 @@ func (d *document) textInto(what string, into *string) func(*yaml.Node) {
 
 // choice reads one of a closed set.
 func (d *document) choice(n *yaml.Node, what string, of []string) string {
+	if d.described(shape{"enum": of}) {
+		return ""
+	}
 	s, ok := d.text(n, what)
 	if ok && !slices.Contains(of, s) {
 		d.fault(n, "%s: unknown value %s: want one of %s", what, shown(n), strings.Join(of, ", "))
@@ -150,16 +164,39 @@ func (d *document) choiceInto(what string, of []string, into *string) func(*yaml
 	return func(n *yaml.Node) { *into = d.choice(n, what, of) }
 }
 
+// formed reads text of a form. The example says which.
+func (d *document) formed(n *yaml.Node, what string, form *regexp.Regexp, example string) string {
+	if d.described(shape{"type": "string", "pattern": form.String()}) {
+		return ""
+	}
+	s, ok := d.text(n, what)
+	if ok && !form.MatchString(s) {
+		d.fault(n, "%s: %s: want %s", what, shown(n), example)
+		return ""
+	}
+	return s
+}
+
 func (d *document) matchesInto(what string, pattern *regexp.Regexp, example string, into *[]string) func(*yaml.Node) {
 	return func(n *yaml.Node) {
 		d.list(n, what, 32, func(e *yaml.Node) {
-			if s, ok := d.text(e, what); ok {
-				if !pattern.MatchString(s) {
-					d.fault(e, "%s: %s: want the form %s", what, shown(e), example)
-				}
-				*into = append(*into, s)
-			}
+			*into = append(*into, d.formed(e, what, pattern, "the form "+example))
 		})
+	}
+}
+
+// dateInto reads a day as its first moment, UTC.
+func (d *document) dateInto(what string, into *time.Time) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		s, ok := d.text(n, what)
+		if !ok {
+			d.described(shape{"format": "date"})
+			return
+		}
+		var err error
+		if *into, err = time.Parse(time.DateOnly, s); err != nil {
+			d.fault(n, "%s: %s: want a date such as 2027-03-31", what, shown(n))
+		}
 	}
 }
 
@@ -167,6 +204,7 @@ func (d *document) durationInto(what string, least, most time.Duration, into *ti
 	return func(n *yaml.Node) {
 		s, ok := d.text(n, what)
 		if !ok {
+			d.described(shape{"pattern": durationPattern, "description": durationText(least) + " to " + durationText(most)})
 			return
 		}
 		v, err := parseDuration(s)
@@ -183,6 +221,9 @@ func (d *document) durationInto(what string, least, most time.Duration, into *ti
 }
 
 func (d *document) percent(n *yaml.Node, what, text string) float64 {
+	if d.described(shape{"type": "string", "pattern": `^[0-9]+(\.[0-9]+)?%$`}) {
+		return 0
+	}
 	v, err := strconv.ParseFloat(strings.TrimSuffix(text, "%"), 64)
 	if err != nil || !strings.HasSuffix(text, "%") || math.IsNaN(v) || v <= 0 || v > 100 {
 		d.fault(n, "%s: %s: want a share above 0%% and up to 100%%, such as 10%%", what, shown(n))
@@ -193,6 +234,9 @@ func (d *document) percent(n *yaml.Node, what, text string) float64 {
 
 func (d *document) integerInto(what string, least, most int, into *int) func(*yaml.Node) {
 	return func(n *yaml.Node) {
+		if d.described(shape{"type": "integer", "minimum": least, "maximum": most}) {
+			return
+		}
 		v, err := strconv.Atoi(n.Value)
 		if n.Kind != yaml.ScalarNode || err != nil || v < least || v > most {
 			d.fault(n, "%s: %s: want a whole number from %d to %d", what, shown(n), least, most)
@@ -204,6 +248,9 @@ func (d *document) integerInto(what string, least, most int, into *int) func(*ya
 
 func (d *document) boolInto(what string, into *bool) func(*yaml.Node) {
 	return func(n *yaml.Node) {
+		if d.described(shape{"type": "boolean"}) {
+			return
+		}
 		if n.Kind != yaml.ScalarNode || n.Value != "true" && n.Value != "false" {
 			d.fault(n, "%s: %s: want true or false", what, shown(n))
 			return
@@ -222,9 +269,19 @@ var (
 
 	severities = []string{"critical", "high", "medium", "low", "info"} // in the order of findings
 	scopes     = []string{"source.address", "source.network", "source.asn", "source.country", "account", "session", "device", "credential", "fingerprint"}
-	served     = []Stage{LoginBefore, LoginAfter}
-	planned    = []Stage{"request", "factor", "session", "message"} // of the format, not of this version
+	addressees = []string{"operators", "owner", "account"}
 )
+
+func stageNames() []string { return strings.Split(joined(stages), ", ") }
+
+// joined lists what has names.
+func joined[T ~string | Action](of []T) string {
+	names := make([]string, len(of))
+	for i, n := range of {
+		names[i] = fmt.Sprint(n)
+	}
+	return strings.Join(names, ", ")
+}
 
 // decode reads the rule in a file. The rule is complete only if no fault is told.
 func decode(file string, content []byte) (*draft, []error) {
@@ -295,18 +352,17 @@ type draft struct {
 	counts []*yaml.Node          // names of counters, in the order of the file
 	where  map[string]*yaml.Node // by name of the counter
 	trials []trial
+
+	exemptions []*draftExemption
+	responses  []draftResponse
 }
 
 func (r *draft) read(n *yaml.Node) {
 	r.node, r.where = n, map[string]*yaml.Node{}
-	var id, stage string
+	var id string
 	r.mapping(n, "rule",
 		field{"id", true, func(n *yaml.Node) {
-			if s, ok := r.text(n, "id"); ok && !idPattern.MatchString(s) {
-				r.fault(n, "id: %s: want lower-case words joined by dots and hyphens, such as stuffing.many-accounts", shown(n))
-			} else {
-				id = s
-			}
+			id = r.formed(n, "id", idPattern, "lower-case words joined by dots and hyphens, such as stuffing.many-accounts")
 		}},
 		field{"title", true, r.textInto("title", &r.Title)},
 		field{"severity", true, r.choiceInto("severity", severities, &r.Severity)},
@@ -318,30 +374,17 @@ func (r *draft) read(n *yaml.Node) {
 		}},
 		field{"owner", true, r.textInto("owner", &r.Owner)},
 		field{"reason", true, r.textInto("reason", &r.Reason)},
-		field{"review_by", true, func(n *yaml.Node) {
-			var err error
-			if r.ReviewBy, err = time.Parse(time.DateOnly, n.Value); n.Kind != yaml.ScalarNode || err != nil {
-				r.fault(n, "review_by: %s: want a date such as 2027-03-31", shown(n))
-			}
-		}},
+		field{"review_by", true, r.dateInto("review_by", &r.ReviewBy)},
 		field{"count", false, r.readCounters},
 		field{"on", true, func(n *yaml.Node) {
-			s, ok := r.text(n, "on")
-			switch {
-			case !ok:
-			case slices.Contains(planned, Stage(s)):
-				r.fault(n, "on: stage %s is not available in this version: want one of login.before, login.after", s)
-			case !slices.Contains(served, Stage(s)):
-				r.fault(n, "on: unknown stage %s: want one of login.before, login.after", shown(n))
-			default:
-				stage = s
-			}
+			r.On = Stage(r.choice(n, "on", stageNames()))
 		}},
 		field{"when", true, func(n *yaml.Node) {
 			if s, ok := r.text(n, "when"); ok {
 				r.When, r.when = s, n
 			}
 		}},
+		field{"except", false, func(n *yaml.Node) { r.list(n, "except", maxExcept, r.readExemption) }},
 		field{"then", true, func(n *yaml.Node) { r.list(n, "then", maxThen, r.readResponse) }},
 		field{"mode", true, r.readMode},
 		field{"budget", false, func(n *yaml.Node) {
@@ -354,7 +397,8 @@ func (r *draft) read(n *yaml.Node) {
 		}},
 		field{"tests", true, func(n *yaml.Node) { r.list(n, "tests", maxTests, r.readTest) }},
 	)
-	r.ID, r.On = ID(id), Stage(stage)
+	r.ID = ID(id)
+	r.checkAnswers()
 }
 
 func (r *draft) readCounters(n *yaml.Node) {
@@ -422,42 +466,126 @@ func (r *draft) readBy(n *yaml.Node, what string) (by []string) {
 	return by
 }
 
+// readExemption reads who need not fear the rule. An exemption without an end would
+// be a hole that nobody remembers.
+func (r *draft) readExemption(n *yaml.Node) {
+	x := &draftExemption{node: n}
+	r.mapping(n, "except",
+		field{"when", false, func(n *yaml.Node) {
+			if s, ok := r.text(n, "except.when"); ok {
+				x.When, x.when = s, n
+			}
+		}},
+		field{"list", false, func(n *yaml.Node) {
+			x.List, x.list = r.formed(n, "except.list", listPattern, "the name of a file in lists/, without its ending"), n
+		}},
+		field{"owner", true, r.textInto("except.owner", &x.Owner)},
+		field{"reason", true, r.textInto("except.reason", &x.Reason)},
+		field{"until", true, r.dateInto("except.until", &x.Until)})
+	if n.Kind == yaml.MappingNode && (x.when == nil) == (x.list == nil) {
+		r.fault(n, "except: want either when: CONDITION or list: NAME")
+	}
+	r.exemptions = append(r.exemptions, x)
+}
+
 func (r *draft) readResponse(n *yaml.Node) {
-	var p Response
+	p := draftResponse{node: n}
+	kinds := 0
+	one := func(name string, read func(*yaml.Node)) field {
+		return field{name, false, func(n *yaml.Node) { kinds++; read(n) }}
+	}
 	r.mapping(n, "then",
-		field{"decide", false, func(n *yaml.Node) {
+		one("decide", func(n *yaml.Node) {
 			p.Decide = &Decide{}
 			r.mapping(n, "then.decide",
 				field{"scope", true, r.choiceInto("then.decide.scope", scopes, &p.Decide.Scope)},
 				field{"action", true, func(n *yaml.Node) { p.Decide.Action = r.readAction(n, "then.decide.action") }},
-				field{"for", true, r.durationInto("then.decide.for", time.Second, 30*day, &p.Decide.For)})
-		}},
-		field{"answer", false, func(n *yaml.Node) { p.Answer = r.readAction(n, "then.answer") }},
-		field{"incident", false, func(n *yaml.Node) {
+				field{"for", true, r.durationInto("then.decide.for", time.Second, 30*day, &p.Decide.For)},
+				field{"else", false, func(n *yaml.Node) { p.Decide.Else = r.readElse(n, "then.decide.else") }})
+			if e := p.Decide.Else; e != nil && *e == p.Decide.Action {
+				r.fault(n, "then.decide.else: %s is what cannot be done: want another action, or none", *e)
+			}
+		}),
+		one("answer", func(n *yaml.Node) { p.Answer, p.answer = r.readAction(n, "then.answer"), n }),
+		field{"else", false, func(n *yaml.Node) { p.Else = r.readElse(n, "then.else") }},
+		one("notify", func(n *yaml.Node) {
+			p.Notify = &Notify{}
+			r.mapping(n, "then.notify",
+				field{"to", true, r.choiceInto("then.notify.to", addressees, &p.Notify.To)},
+				field{"key", true, r.choiceInto("then.notify.key", scopes, &p.Notify.Key)},
+				field{"every", true, r.durationInto("then.notify.every", time.Minute, 30*day, &p.Notify.Every)})
+		}),
+		one("incident", func(n *yaml.Node) {
 			p.Incident = &Incident{}
 			r.mapping(n, "then.incident",
 				field{"category", true, func(n *yaml.Node) {
-					if s, ok := r.text(n, "then.incident.category"); ok && !slugPattern.MatchString(s) {
-						r.fault(n, "then.incident.category: %s: want lower-case words joined by hyphens", shown(n))
-					} else {
-						p.Incident.Category = s
-					}
+					p.Incident.Category = r.formed(n, "then.incident.category", slugPattern, "lower-case words joined by hyphens")
 				}},
 				field{"key", true, r.choiceInto("then.incident.key", scopes, &p.Incident.Key)})
-		}})
-	if n.Kind == yaml.MappingNode && len(n.Content) != 2 {
-		r.fault(n, "then: want one response per element: decide, answer or incident")
+		}),
+		one("tag", func(n *yaml.Node) {
+			p.Tag = r.formed(n, "then.tag", slugPattern, "lower-case words joined by hyphens")
+		}))
+	if r.shape != nil || n.Kind != yaml.MappingNode {
+		return
 	}
-	r.Then = append(r.Then, p)
+	switch {
+	case kinds != 1:
+		r.fault(n, "then: want one response per element: decide, answer, notify, incident or tag")
+	case p.Else != nil && p.answer == nil:
+		r.fault(n, "then.else: want it beside answer; of a decision it stands inside decide")
+	case p.Else != nil && *p.Else == p.Answer:
+		r.fault(n, "then.else: %s is what cannot be done: want another action, or none", p.Answer)
+	}
+	r.responses = append(r.responses, p)
+	r.Then = append(r.Then, p.Response)
 }
 
+// draftResponse is a response with its place.
+type draftResponse struct {
+	Response
+	node, answer *yaml.Node
+}
+
+// draftExemption is an exemption with the places of what is still to be checked.
+type draftExemption struct {
+	Exemption
+	node, when, list *yaml.Node
+}
+
+// checkAnswers refuses answers that have no meaning at the rule's stage.
+func (r *draft) checkAnswers() {
+	for _, p := range r.responses {
+		if may := answers[r.On]; p.Answer != Allow && may != nil && !slices.Contains(may, p.Answer) {
+			r.fault(p.answer, "then.answer: %s cannot be answered at stage %s: want one of %s", p.Answer, r.On, joined(may))
+		}
+	}
+}
+
+var denials = []string{"delay", "step_up", "refuse", "deceive"}
+
 func (r *draft) readAction(n *yaml.Node, what string) Action {
-	s := r.choice(n, what, []string{"delay", "step_up", "refuse", "deceive"})
-	a, _ := ParseAction(s)
+	a, _ := ParseAction(r.choice(n, what, denials))
 	return a
 }
 
+// readElse reads what to do where an action cannot be done; none is [Allow].
+func (r *draft) readElse(n *yaml.Node, what string) *Action {
+	a := Allow
+	switch s := r.choice(n, what, append(slices.Clone(denials), "none")); s {
+	case "":
+		return nil
+	case "none":
+	default:
+		a, _ = ParseAction(s)
+	}
+	return &a
+}
+
 func (r *draft) readMode(n *yaml.Node) {
+	if r.described(shape{"type": "string", "pattern": `^(shadow|enforce|canary [0-9]+(\.[0-9]+)?%)$`}) {
+		return
+	}
 	s, ok := r.text(n, "mode")
 	switch {
 	case !ok:
@@ -480,6 +608,8 @@ func parseDuration(s string) (time.Duration, error) {
 	}
 	return time.ParseDuration(s)
 }
+
+const durationPattern = `^([0-9]+d|([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+|0)$` // what parseDuration reads
 
 // durationText writes d as parseDuration reads it.
 func durationText(d time.Duration) string {

@@ -31,9 +31,31 @@ type ID string
 type Stage string
 
 const (
+	Request     Stage = "request"      // a reset, signup, invitation and the like, before it is passed on; counters and signals do not include it
 	LoginBefore Stage = "login.before" // an attempt is known, its outcome is not; counters and signals do not include it
 	LoginAfter  Stage = "login.after"  // the outcome is known and was observed; counters and signals include it
+	Factor      Stage = "factor"       // a second factor was given and was observed, right or wrong
+	Session     Stage = "session"      // a session began, was used anew or ended, and that was observed
+	Message     Stage = "message"      // somebody sends a message, before it is passed on; counters and signals do not include it
 )
+
+// stages are all of them, in the order of a visit.
+var stages = []Stage{Request, LoginBefore, LoginAfter, Factor, Session, Message}
+
+// before reports whether rules are asked at s before the outcome is known, and so
+// before the event was counted.
+func (s Stage) before() bool { return s == Request || s == LoginBefore || s == Message }
+
+// answers are what a rule may answer at a stage. The rest has no meaning there: who
+// just gave a factor cannot be asked for one.
+var answers = map[Stage][]Action{
+	Request:     {Delay, StepUp, Refuse, Deceive},
+	LoginBefore: {Delay, StepUp, Refuse, Deceive},
+	LoginAfter:  {Delay, StepUp, Refuse, Deceive},
+	Factor:      {Delay, Refuse},
+	Session:     {StepUp, Refuse},
+	Message:     {Delay, StepUp, Refuse},
+}
 
 // Rule is one rule file, decoded and checked. README.md explains every field to
 // those who write one.
@@ -48,6 +70,7 @@ type Rule struct {
 	Count      map[string]Counter `json:"count,omitempty"`
 	On         Stage              `json:"on"`
 	When       string             `json:"when"` // CEL, of type bool
+	Except     []Exemption        `json:"except,omitempty"`
 	Then       []Response         `json:"then"`
 	Mode       Mode               `json:"mode"`
 	Canary     float64            `json:"canary,omitempty"` // with Mode Enforce: percent of subjects it acts for; 0: all of them
@@ -73,11 +96,15 @@ type Counter struct {
 	Where    string        `json:"where,omitempty"`    // CEL over the event alone; empty: every event
 }
 
-// Response is one thing to do about a match. Exactly one field beside Mode is set.
+// Response is one thing to do about a match. Exactly one field is set, besides Else
+// and Mode.
 type Response struct {
 	Decide   *Decide   `json:"decide,omitempty"`
 	Answer   Action    `json:"answer,omitempty"` // to this attempt alone; Allow: not set
+	Else     *Action   `json:"else,omitempty"`   // with Answer: what to answer where the preset or the policy cannot do it; nil: as the policies have it
+	Notify   *Notify   `json:"notify,omitempty"`
 	Incident *Incident `json:"incident,omitempty"`
+	Tag      string    `json:"tag,omitempty"`  // a word that the finding carries, for searching and for reports
 	Mode     Mode      `json:"mode,omitempty"` // in a finding: Enforce or Shadow, for the subject of this response; in a rule: empty
 }
 
@@ -85,13 +112,31 @@ type Response struct {
 type Decide struct {
 	Scope  string        `json:"scope"` // source.address, source.network, source.asn, source.country, account, session, device, credential or fingerprint
 	Action Action        `json:"action"`
-	For    time.Duration `json:"for"` // 1 s to 30 d
+	For    time.Duration `json:"for"`            // 1 s to 30 d
+	Else   *Action       `json:"else,omitempty"` // where the preset or the policy cannot do Action; Allow: nothing; nil: as the policies have it
+}
+
+// Notify tells people, once per value of the field Key within Every.
+type Notify struct {
+	To    string        `json:"to"`    // operators, owner (of the rule) or account (whom the event is about)
+	Key   string        `json:"key"`   // a scope, as in Decide
+	Every time.Duration `json:"every"` // 1 min to 30 d
 }
 
 // Incident proposes an incident, one per value of the field Key.
 type Incident struct {
 	Category string `json:"category"`
 	Key      string `json:"key"` // a scope, as in Decide
+}
+
+// Exemption says which matches of a rule are none, who vouches for that, and until
+// when. Exactly one of When and List is set.
+type Exemption struct {
+	When   string    `json:"when,omitempty"` // CEL over the event alone, of type bool
+	List   string    `json:"list,omitempty"` // name of a list that the event's address, operator, account, domain or fingerprint is in
+	Owner  string    `json:"owner"`
+	Reason string    `json:"reason"`
+	Until  time.Time `json:"until"` // midnight UTC; an event of this time or later is not covered
 }
 
 // Budget is how many false positives the rule's owner accepts.

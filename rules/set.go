@@ -426,13 +426,15 @@ func (r *compiled) modeFor(p Response, e *detectors.Event) Mode {
 }
 
 // subject is what a response is about: the scope of a decision, the key of an
-// incident, and else who it is that attempts this.
+// incident or a notice, and else who it is that attempts this.
 func subject(p Response, e *detectors.Event) string {
 	switch {
 	case p.Decide != nil:
 		return fieldText(p.Decide.Scope, e)
 	case p.Incident != nil:
 		return fieldText(p.Incident.Key, e)
+	case p.Notify != nil:
+		return fieldText(p.Notify.Key, e)
 	}
 	for _, field := range []string{"name", "account", "session", "source.network"} {
 		if text := fieldText(field, e); text != "" {
