@@ -62,6 +62,11 @@ var variables = []variable{
 	{"password.typo", cel.BoolType, "within edit distance of a password that proved right", truth(func(e *detectors.Event) bool { return e.Password.Typo })},
 	{"password.breached", cel.BoolType, "in the operator's list of breached passwords", truth(func(e *detectors.Event) bool { return e.Password.Breached })},
 	{"password.popularity", cel.IntType, "height among popular failed passwords, 0 to 48; 44 is popular", func(e *detectors.Event) ref.Val { return types.Int(e.Password.Popularity) }},
+	{"name.domain", cel.StringType, "what follows the @ of the typed name, in lower case; empty: none, or names may not be kept", text(nameDomain)},
+	{"message.size", cel.IntType, "bytes of the request that carries a message", func(e *detectors.Event) ref.Val { return types.Int(e.Size) }},
+	{"message.targets", cel.IntType, "whom the message goes to; 0: not known", number(func(e *detectors.Event) int { return e.Targets })},
+	{"act", cel.StringType, "what became of a session: begun, minted or ended; of an operator, what was done", text(func(e *detectors.Event) string { return string(e.Act) })},
+	{"actor", cel.StringType, "who did that; empty: the account itself", text(func(e *detectors.Event) string { return e.Actor })},
 	{"time", cel.TimestampType, "when it happened, UTC", func(e *detectors.Event) ref.Val { return types.Timestamp{Time: e.Time.UTC()} }},
 }
 
@@ -72,6 +77,17 @@ var variableIndex = func() map[string]int {
 	}
 	return index
 }()
+
+// absent are variables that have no meaning where a rule is asked: before a backend
+// answered there is no outcome.
+var absent = map[string][]Stage{
+	"outcome":         {Request, LoginBefore, Message},
+	"unproven":        {Request, LoginBefore, Factor, Message},
+	"message.size":    {Request, LoginBefore, LoginAfter, Factor, Session},
+	"message.targets": {Request, LoginBefore, LoginAfter, Factor, Session},
+	"act":             {Request, LoginBefore, LoginAfter, Factor, Message},
+	"actor":           {Request, LoginBefore, LoginAfter, Factor, Message},
+}
 
 func text(of func(*detectors.Event) string) func(*detectors.Event) ref.Val {
 	return func(e *detectors.Event) ref.Val { return types.String(of(e)) }
@@ -165,11 +181,19 @@ const (
 // across types, and no macros. Without macros there are no loops, so that the
 // cost estimated at load is a bound and needs no watching at run time.
 type language struct {
-	event     *cel.Env // of where
+	lists lists
+	bare  *cel.Env           // without variables
+	event *cel.Env           // of where: every variable, no signal
+	at    map[Stage]*dialect // made when first asked for
+}
+
+// dialect is what can be said at a stage.
+type dialect struct {
+	event     *cel.Env // of exemptions
 	condition *cel.Env // of when, without counters
 }
 
-func newLanguage() (*language, error) {
+func newLanguage(known lists) (*language, error) {
 	equalities := []string{operators.Equals, operators.NotEquals}
 	standard := celenv.NewLibrarySubset()
 	for _, equality := range equalities {
@@ -196,22 +220,47 @@ func newLanguage() (*language, error) {
 			cel.Overload(equality+"int_double", []*cel.Type{cel.IntType, cel.DoubleType}, cel.BoolType))
 		options = append(options, cel.Function(equality, overloads...))
 	}
-	for _, v := range variables {
-		options = append(options, cel.Variable(v.name, v.kind))
+	l := &language{lists: known, at: map[Stage]*dialect{}}
+	var err error
+	if l.bare, err = cel.NewCustomEnv(append(options, l.functions()...)...); err == nil {
+		l.event, err = l.with("")
 	}
-	event, err := cel.NewCustomEnv(options...)
 	if err != nil {
 		return nil, fmt.Errorf("the language of conditions: %w", err)
 	}
+	return l, nil
+}
+
+// with is the language with the variables of a stage.
+func (l *language) with(s Stage) (*cel.Env, error) {
+	var options []cel.EnvOption
+	for _, v := range variables {
+		if !slices.Contains(absent[v.name], s) {
+			options = append(options, cel.Variable(v.name, v.kind))
+		}
+	}
+	return l.bare.Extend(options...)
+}
+
+// dialect is the language of a stage.
+func (l *language) dialect(s Stage) (*dialect, error) {
+	if d := l.at[s]; d != nil {
+		return d, nil
+	}
+	d := &dialect{}
 	var signals []cel.EnvOption
 	for _, s := range catalog() {
 		signals = append(signals, cel.Variable(s.Name, cel.DoubleType))
 	}
-	condition, err := event.Extend(signals...)
-	if err != nil {
-		return nil, fmt.Errorf("the language of conditions: %w", err)
+	var err error
+	if d.event, err = l.with(s); err == nil {
+		d.condition, err = d.event.Extend(signals...)
 	}
-	return &language{event, condition}, nil
+	if err != nil {
+		return nil, fmt.Errorf("the language of conditions at %s: %w", s, err)
+	}
+	l.at[s] = d
+	return d, nil
 }
 
 func counterVariable(name string) cel.EnvOption { return cel.Variable(name, cel.IntType) }
@@ -221,18 +270,23 @@ type expression struct {
 	program cel.Program
 	names   []string // variables it refers to, sorted
 	cost    uint64   // CEL units at worst, up to maxCost
+	lists   []string // that it asks, sorted
 	tracer  *tracer
 }
 
 // compile tells its faults on d, at their place inside n.
 func (d *document) compile(env *cel.Env, n *yaml.Node, what string) *expression {
+	before := len(d.faults)
 	ast, issues := env.Compile(n.Value)
 	if issues.Err() != nil {
 		for _, e := range issues.Errors() {
 			line, column := d.place(n, e.Location.Line(), e.Location.Column())
 			message, _, _ := strings.Cut(e.Message, " (in container")
 			if strings.HasPrefix(message, "undeclared reference") {
-				if name := dotted(n.Value, e.Location.Line(), e.Location.Column()); name != "" {
+				name := dotted(n.Value, e.Location.Line(), e.Location.Column())
+				if _, known := variableIndex[name]; known {
+					message = fmt.Sprintf("%s is not known at this stage: README.md says where it is", name)
+				} else if name != "" {
 					message = fmt.Sprintf("no variable, signal or counter %s may be named here: README.md lists them", name)
 				}
 			}
@@ -255,7 +309,24 @@ func (d *document) compile(env *cel.Env, n *yaml.Node, what string) *expression 
 		return nil
 	}
 	x := &expression{program: program, cost: cost.Max}
-	x.tracer = newTracer(env, ast, n.Value, func(line, column int) (int, int) { return d.place(n, line, column) })
+	at := func(line, column int) (int, int) { return d.place(n, line, column) }
+	x.tracer = newTracer(env, ast, n.Value, at)
+	if x.lists = d.arguments(ast, at, what); len(d.faults) > before {
+		return nil
+	}
+	for id, why := range constants(ast) {
+		part := n.Value
+		for _, e := range partsOf(ast.NativeRep().Expr()) {
+			if e.ID() == id {
+				part, _ = cel.ExprToString(e, ast.NativeRep().SourceInfo())
+			}
+		}
+		place := x.tracer.places[id]
+		d.faultAt(place[0], place[1], "%s: %s %s", what, part, why)
+	}
+	if len(d.faults) > before {
+		return nil
+	}
 	for _, r := range ast.NativeRep().ReferenceMap() {
 		if r.Name != "" {
 			x.names = append(x.names, r.Name)

@@ -31,6 +31,7 @@ const (
 type document struct {
 	file   string
 	lines  []string
+	lists  lists // that conditions and exemptions may ask
 	faults []*fault
 	shape  shape // of what is read, while the format is described instead; see schema.go
 }

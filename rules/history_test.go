@@ -50,7 +50,7 @@ func (unreadable) ReadDir(string) ([]fs.DirEntry, error) { return nil, errors.Ne
 func TestTheLastGoodVersionStays(t *testing.T) {
 	one, two := good(t), edited(t, "test.example", "test.other")
 	newer := edited(t, "title: ", "title: Newer ")
-	bad := edited(t, "login.after", "request")
+	bad := edited(t, "login.after", "logout")
 	failing := edited(t, "tried >= 3", "tried >= 4")
 	short := func(text string) string { return hash(text)[:12] }
 	type step struct {

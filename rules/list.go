@@ -265,6 +265,9 @@ func (l *list) index() {
 	}
 }
 
+// isList reports whether a file of a history is a list.
+func isList(file string) bool { return strings.HasPrefix(file, listFolder+"/") }
+
 // loadLists reads every list of fsys. Of one that does not check the last good
 // version stays, where there is one and it still fits the others.
 func loadLists(fsys fs.FS, h History) (in lists, faults []error) {
@@ -307,6 +310,13 @@ func loadLists(fsys fs.FS, h History) (in lists, faults []error) {
 			back(file, errs)
 		}
 	}
+	for _, file := range h.Names() {
+		if isList(file) && !slices.Contains(files, file) {
+			if err := h.Forget(file); err != nil {
+				faults = append(faults, err)
+			}
+		}
+	}
 	resolved, wrong := now.resolve()
 	for len(wrong) > 0 { // each turn puts back or drops a version, at most twice as often as there are files
 		for _, name := range slices.Sorted(maps.Keys(wrong)) {
@@ -335,7 +345,7 @@ func listFiles(fsys fs.FS, h History) (files []string, unread bool, faults []err
 		return nil, false, nil
 	case err != nil:
 		for _, name := range h.Names() {
-			if strings.HasPrefix(name, listFolder+"/") {
+			if isList(name) {
 				files = append(files, name)
 			}
 		}
@@ -353,4 +363,12 @@ func listFiles(fsys fs.FS, h History) (files []string, unread bool, faults []err
 		files = files[:maxLists]
 	}
 	return files, false, faults
+}
+
+// names lists all for a message.
+func (all lists) names() string {
+	if len(all) == 0 {
+		return "the files in " + listFolder + "/, which has none"
+	}
+	return strings.Join(slices.Sorted(maps.Keys(all)), ", ")
 }

@@ -97,7 +97,7 @@ func TestEachFileStandsAlone(t *testing.T) {
 		{"nothing", nil, []rules.ID{}, nil},
 		{"a bad file does not hinder the others", []string{"a.yaml", text, "b.yaml", "id: [", "c.yaml", other}, []rules.ID{"test.example", "test.other"}, []string{"b.yaml:"}},
 		{"the first file keeps an id", []string{"a.yaml", text, "b.yaml", text}, []rules.ID{"test.example"}, []string{`b.yaml:1:1: id: "test.example" is the id of the rule in a.yaml already`}},
-		{"an id is free when its first file is bad", []string{"a.yaml", strings.Replace(text, "login.after", "request", 1), "b.yaml", text}, []rules.ID{"test.example"}, []string{"a.yaml:9:5"}},
+		{"an id is free when its first file is bad", []string{"a.yaml", strings.Replace(text, "login.after", "logout", 1), "b.yaml", text}, []rules.ID{"test.example"}, []string{"a.yaml:9:5"}},
 		{"a file with the wrong ending is told", []string{"a.yml", text}, []rules.ID{}, []string{"a.yml: rule files end in .yaml"}},
 		{"other files are not rules", []string{"README.md", "# hello", ".hidden.yaml", "x", "sub/a.yaml", "x"}, []rules.ID{}, nil},
 		{"too long", []string{"a.yaml", text + strings.Repeat("# long\n", 40_000)}, []rules.ID{}, []string{"a.yaml:1:1: 280"}},

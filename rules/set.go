@@ -29,6 +29,7 @@ type compiled struct {
 	where    map[string]*expression // by name of the counter
 	counters map[string]*counter    // by name; filled by newSet
 	failure  atomic.Pointer[error]  // latest error of an evaluation
+	except   []*exemption
 }
 
 // Load reads every *.yaml at the root of fsys. Each file stands alone: one that
@@ -66,14 +67,16 @@ func (noHistory) Names() []string                        { return nil }
 func (noHistory) Forget(string) error                    { return nil }
 
 func load(fsys fs.FS, h History) (*Set, []error) {
-	l, err := newLanguage()
+	known, faults := loadLists(fsys, h)
+	l, err := newLanguage(known)
 	if err != nil {
-		return newSet(nil), []error{err}
+		return newSet(nil), append(faults, err)
 	}
-	names, faults := ruleFiles(fsys)
+	names, unreadable := ruleFiles(fsys)
+	faults = append(faults, unreadable...)
 	unread := names == nil
 	if unread {
-		names = h.Names()
+		names = slices.DeleteFunc(h.Names(), isList)
 	}
 	var rules []*compiled
 	owner := map[ID]string{}
@@ -120,7 +123,7 @@ func load(fsys fs.FS, h History) (*Set, []error) {
 	}
 	if !unread {
 		for _, name := range h.Names() {
-			if !slices.Contains(names, name) {
+			if !slices.Contains(names, name) && !isList(name) {
 				if err := h.Forget(name); err != nil {
 					faults = append(faults, err)
 				}
@@ -171,8 +174,14 @@ func (l *language) load(file string, content []byte) (*compiled, []error) {
 	if r == nil {
 		return nil, faults
 	}
+	r.lists = l.lists
 	c := &compiled{where: map[string]*expression{}}
-	env := l.condition
+	speech, err := l.dialect(r.On)
+	if err != nil {
+		r.fault(r.node, "%v", err)
+		return nil, r.errors()
+	}
+	env := speech.condition
 	for _, name := range r.counts {
 		if where := r.where[name.Value]; where != nil {
 			c.where[name.Value] = r.compile(l.event, where, "count."+name.Value+".where")
@@ -194,6 +203,7 @@ func (l *language) load(file string, content []byte) (*compiled, []error) {
 			}
 		}
 	}
+	c.except = r.compileExemptions(speech.event)
 	if len(r.faults) > 0 {
 		return nil, r.errors()
 	}
@@ -263,7 +273,11 @@ func newSet(rules []*compiled) *Set {
 
 // fresh is r without state.
 func (r *compiled) fresh() *compiled {
-	return &compiled{Rule: r.Rule, when: r.when, where: r.where}
+	c := &compiled{Rule: r.Rule, when: r.when, where: r.where}
+	for _, x := range r.except {
+		c.except = append(c.except, x.fresh())
+	}
+	return c
 }
 
 // Fresh is a set of the same rules that has counted nothing. Unlike loading them again
@@ -283,6 +297,7 @@ func (s *Set) Adopt(old *Set) {
 	if old == nil {
 		return
 	}
+	s.adoptExempted(old)
 	for i, c := range s.order {
 		id := c.identity()
 		kept := old.counters[id]
@@ -349,7 +364,7 @@ func (s *Set) Evaluate(stage Stage, e detectors.Event, signals []detectors.Signa
 			err = fmt.Errorf("rule %s: when: %w", r.ID, err)
 			r.failure.Store(&err)
 		}
-		if matched {
+		if matched && !r.exempts(&f) {
 			findings = append(findings, r.finding(&f))
 		}
 	}

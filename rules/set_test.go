@@ -84,15 +84,16 @@ func TestConditions(t *testing.T) {
 	}{
 		{`outcome == "failure" && kind == "login" && route == "login"`, true},
 		{`source.address == "203.0.113.7" && source.network == "203.0.113.7/32"`, true},
-		{`source.asn == 64500 && source.asn in [64500, 64501] && source.country != "US"`, true},
+		{`source.asn in [64500, 64501] && source.asn == 64500 && source.country != "US"`, true},
 		{`device.known && device.state == "trusted" && !ambiguous && !source.shared`, true},
 		{`account.startsWith("hana") && organization == "" && fingerprint == ""`, true},
 		{`name.size() == 32 && name.matches("^0+1?[0-9a-f]*$")`, true},
 		{`time.getHours("Asia/Tokyo") == 18 && time > timestamp("2026-01-01T00:00:00Z")`, true},
 		{`source.flagged == 1 && source.sequential > 9 && source.sequential >= 9.5`, true},
-		{`source.flagged == 1.0 && 1 == source.flagged && source.flagged != 0`, true},
+		{`source.flagged == 1.0`, true},
+		{`1 == source.flagged && source.sequential != 0`, true},
 		{`source.sequential == 9`, false},
-		{`source.penalty == 0 && source.penalty < 1`, true}, // a signal that is not said is 0
+		{`source.penalty < 1 && source.penalty == 0`, true}, // a signal that is not said is 0
 		{`tried * 20 > source.sequential`, true},
 		{`double(tried) / 2.0 == 0.5`, true},
 		{`tried == source.flagged`, true},
