@@ -63,10 +63,6 @@ var variables = []variable{
 	{"password.breached", cel.BoolType, "in the operator's list of breached passwords", truth(func(e *detectors.Event) bool { return e.Password.Breached })},
 	{"password.popularity", cel.IntType, "height among popular failed passwords, 0 to 48; 44 is popular", func(e *detectors.Event) ref.Val { return types.Int(e.Password.Popularity) }},
 	{"name.domain", cel.StringType, "what follows the @ of the typed name, in lower case; empty: none, or names may not be kept", text(nameDomain)},
-	{"message.size", cel.IntType, "bytes of the request that carries a message", func(e *detectors.Event) ref.Val { return types.Int(e.Size) }},
-	{"message.targets", cel.IntType, "whom the message goes to; 0: not known", number(func(e *detectors.Event) int { return e.Targets })},
-	{"act", cel.StringType, "what became of a session: begun, minted or ended; of an operator, what was done", text(func(e *detectors.Event) string { return string(e.Act) })},
-	{"actor", cel.StringType, "who did that; empty: the account itself", text(func(e *detectors.Event) string { return e.Actor })},
 	{"time", cel.TimestampType, "when it happened, UTC", func(e *detectors.Event) ref.Val { return types.Timestamp{Time: e.Time.UTC()} }},
 }
 
@@ -81,12 +77,11 @@ var variableIndex = func() map[string]int {
 // absent are variables that have no meaning where a rule is asked: before a backend
 // answered there is no outcome.
 var absent = map[string][]Stage{
-	"outcome":         {Request, LoginBefore, Message},
-	"unproven":        {Request, LoginBefore, Factor, Message},
-	"message.size":    {Request, LoginBefore, LoginAfter, Factor, Session},
-	"message.targets": {Request, LoginBefore, LoginAfter, Factor, Session},
-	"act":             {Request, LoginBefore, LoginAfter, Factor, Message},
-	"actor":           {Request, LoginBefore, LoginAfter, Factor, Message},
+	"outcome":  {Request, LoginBefore, Message},
+	"unproven": {Request, LoginBefore, Factor, Message},
+	"targets":  {Request, LoginBefore, LoginAfter, Factor, Session},
+	"act":      {LoginBefore, LoginAfter, Factor, Message},
+	"actor":    {LoginBefore, LoginAfter, Factor, Message},
 }
 
 func text(of func(*detectors.Event) string) func(*detectors.Event) ref.Val {

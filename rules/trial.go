@@ -25,16 +25,6 @@ const (
 // trialStart is when every test begins: a Monday, nine o'clock, UTC.
 var trialStart = time.Date(2026, 1, 5, 9, 0, 0, 0, time.UTC)
 
-// kinds are the events that rules are asked about at a stage.
-var kinds = map[Stage][]detectors.Kind{
-	Request:     {detectors.Request},
-	LoginBefore: {detectors.Login},
-	LoginAfter:  {detectors.Login, detectors.Door},
-	Factor:      {detectors.Factor},
-	Session:     {detectors.Session, detectors.Operator},
-	Message:     {detectors.Message},
-}
-
 // trial is a test with its events, not part of the rule once it was run.
 type trial struct {
 	Test
@@ -68,13 +58,10 @@ func (r *draft) readTest(n *yaml.Node) {
 		}},
 		field{"expect", true, func(n *yaml.Node) {
 			expected = true
-			if r.shape != nil {
-				defer func() { r.shape = shape{"anyOf": []shape{{"const": "none"}, r.shape}} }()
-			}
-			if r.shape == nil && n.Kind == yaml.ScalarNode && n.Value == "none" {
+			if n.Kind == yaml.ScalarNode && n.Value == "none" {
 				return
 			}
-			if r.shape == nil && n.Kind != yaml.MappingNode {
+			if n.Kind != yaml.MappingNode {
 				r.fault(n, "tests.expect: want none or {action: ACTION, scope: SCOPE}, got %s", kindOf(n))
 				return
 			}
@@ -97,17 +84,17 @@ func (r *draft) readTest(n *yaml.Node) {
 }
 
 var (
-	trialKinds    = []string{"login", "door", "session", "request", "factor", "message", "operator"}
+	trialKinds    = []string{"login", "door", "session", "request"}
 	trialOutcomes = []string{"unknown", "success", "failure", "refused"}
 	trialDevices  = []string{"none", "stranger", "probation", "trusted", "forked"}
-	trialRoutes   = []string{"login", "logout", "signup", "reset", "change_password", "change_email", "token_mint", "invite", "identify", "public", "sensitive", "message"}
+	trialRoutes   = []string{"login", "logout", "signup", "reset", "change_password", "change_email", "token_mint", "invite", "identify", "public", "sensitive"}
 )
 
 func (r *draft) readGiven(n *yaml.Node) given {
 	g := given{repeat: 1, every: time.Second, source: "192.0.2.1"}
 	e := &g.event
 	kind, outcome, state, route, organization := "login", "", "none", "login", ""
-	var asn, size int
+	var asn int
 	r.mapping(n, "tests.given",
 		field{"repeat", false, r.integerInto("repeat", 1, maxTestEvents, &g.repeat)},
 		field{"every", false, r.durationInto("every", 0, 7*day, &g.every)},
@@ -136,10 +123,6 @@ func (r *draft) readGiven(n *yaml.Node) given {
 				field{"family", false, r.textInto("client.family", &e.Client.Family)},
 				field{"contradicts", false, r.boolInto("client.contradicts", &e.Client.Incoherent)})
 		}},
-		field{"size", false, r.integerInto("size", 0, 1<<30, &size)},
-		field{"targets", false, r.integerInto("targets", 0, 1<<20, &e.Targets)},
-		field{"act", false, r.textInto("act", (*string)(&e.Act))},
-		field{"actor", false, r.textInto("actor", &e.Actor)},
 		field{"ambiguous", false, r.boolInto("ambiguous", &e.Ambiguous)},
 		field{"password", false, func(n *yaml.Node) {
 			r.mapping(n, "password",
@@ -157,7 +140,6 @@ func (r *draft) readGiven(n *yaml.Node) given {
 	}
 	e.Kind, e.Outcome, e.Route = detectors.Kind(kind), detectors.Outcome(outcome), detectors.RouteClass(route)
 	e.Organization, e.Source.ASN = detectors.Organization(organization), uint32(asn)
-	e.Size = int64(size)
 	if state != "none" {
 		e.Device.State = detectors.DeviceState(state)
 		g.device = "device of " + g.name + g.account
@@ -235,16 +217,15 @@ func (t *trial) run(rule *compiled) error {
 	for i, e := range events {
 		e = signals.Facts(e)
 		var found []Finding
-		asked := slices.Contains(kinds[rule.On], e.Kind)
-		if asked && rule.On.before() {
+		if rule.On == LoginBefore && e.Kind == detectors.Login {
 			before := e
 			before.Outcome = detectors.Unknown
-			found = set.Evaluate(rule.On, before, signals.Assess(before))
+			found = set.Evaluate(LoginBefore, before, signals.Assess(before))
 		}
 		set.Observe(e)
 		signals.Observe(e)
-		if asked && !rule.On.before() {
-			found = set.Evaluate(rule.On, e, signals.Assess(e))
+		if rule.On == LoginAfter && (e.Kind == detectors.Login || e.Kind == detectors.Door) {
+			found = set.Evaluate(LoginAfter, e, signals.Assess(e))
 		}
 		for _, f := range found {
 			if t.Expect == nil {
