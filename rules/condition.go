@@ -29,10 +29,10 @@ type variable struct {
 }
 
 var variables = []variable{
-	{"kind", cel.StringType, "what happened: login, door, session, request", text(func(e *detectors.Event) string { return string(e.Kind) })},
+	{"kind", cel.StringType, "what happened: login, door, session, request, factor, message, operator", text(func(e *detectors.Event) string { return string(e.Kind) })},
 	{"outcome", cel.StringType, "unknown, success, failure or refused; unknown at login.before", text(func(e *detectors.Event) string { return string(e.Outcome) })},
 	{"route", cel.StringType, "class of the route, such as login; empty: any other", text(func(e *detectors.Event) string { return string(e.Route) })},
-	{"name", cel.StringType, "keyed digest of the typed name, in hex; empty: none", text(func(e *detectors.Event) string { return e.Name.Digest.String() })},
+	{"name", cel.StringType, "keyed digest of the typed name, in hex; of a session without an act that of the token that was not accepted; empty: none", text(func(e *detectors.Event) string { return e.Name.Digest.String() })},
 	{"account", cel.StringType, "the backend's identifier of the account; empty: not known to the gate", text(func(e *detectors.Event) string { return string(e.Account) })},
 	{"organization", cel.StringType, "tenant of the account; empty: not known", text(func(e *detectors.Event) string { return string(e.Organization) })},
 	{"existence", cel.StringType, "exists: the directory has the typed name; missing: there is no such account; empty: not known", text(func(e *detectors.Event) string { return string(e.Existence) })},
@@ -41,6 +41,10 @@ var variables = []variable{
 	{"history.network", cel.BoolType, "the account logged in from this network before", truth(func(e *detectors.Event) bool { return e.History.Network })},
 	{"history.operator", cel.BoolType, "the account logged in from this autonomous system before", truth(func(e *detectors.Event) bool { return e.History.Operator })},
 	{"history.client", cel.BoolType, "the account logged in with a client of this fingerprint before", truth(func(e *detectors.Event) bool { return e.History.Client })},
+	{"act", cel.StringType, "of a session: begun, minted (of a token) or ended, empty where a token was not accepted; of an operator what was done, such as decision.lift", text(func(e *detectors.Event) string { return string(e.Act) })},
+	{"actor", cel.StringType, "who ended a session, or the operator who acted, such as operator:sato; empty: none", text(func(e *detectors.Event) string { return e.Actor })},
+	{"size", cel.IntType, "bytes of the request's body; 0: not known", func(e *detectors.Event) ref.Val { return types.Int(e.Size) }},
+	{"targets", cel.IntType, "to how many a message goes, 64 being that many or more; 0: not known", number(func(e *detectors.Event) int { return e.Targets })},
 	{"session", cel.StringType, "identifier of our session; empty: none", text(func(e *detectors.Event) string { return e.Session })},
 	{"ambiguous", cel.BoolType, "the request could be read in more than one way", truth(func(e *detectors.Event) bool { return e.Ambiguous })},
 	{"source.address", cel.StringType, "client address; empty: not known", text(func(e *detectors.Event) string { return addressText(e.Source.Address) })},
@@ -112,7 +116,7 @@ func networkText(p netip.Prefix) string {
 
 // fieldNames are what counters may be kept by and count different values of.
 var fieldNames = []string{"source.address", "source.network", "source.asn", "source.country", "name", "account", "organization",
-	"session", "device", "credential", "fingerprint", "route"}
+	"session", "device", "credential", "fingerprint", "route", "act", "actor"}
 
 // fieldText is the value of a field, empty when the event has none. It also
 // serves for the scopes of decisions, which are a subset.
@@ -145,6 +149,10 @@ func fieldText(name string, e *detectors.Event) string {
 		return e.Fingerprint
 	case "route":
 		return string(e.Route)
+	case "act":
+		return string(e.Act)
+	case "actor":
+		return e.Actor
 	}
 	return ""
 }

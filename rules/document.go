@@ -270,6 +270,7 @@ var (
 
 	severities = []string{"critical", "high", "medium", "low", "info"} // in the order of findings
 	scopes     = []string{"source.address", "source.network", "source.asn", "source.country", "account", "session", "device", "credential", "fingerprint"}
+	keys       = append(slices.Clone(scopes), "actor") // of notices and incidents
 	addressees = []string{"operators", "owner", "account"}
 )
 
@@ -513,7 +514,7 @@ func (r *draft) readResponse(n *yaml.Node) {
 			p.Notify = &Notify{}
 			r.mapping(n, "then.notify",
 				field{"to", true, r.choiceInto("then.notify.to", addressees, &p.Notify.To)},
-				field{"key", true, r.choiceInto("then.notify.key", scopes, &p.Notify.Key)},
+				field{"key", true, r.choiceInto("then.notify.key", keys, &p.Notify.Key)},
 				field{"every", true, r.durationInto("then.notify.every", time.Minute, 30*day, &p.Notify.Every)})
 		}),
 		one("incident", func(n *yaml.Node) {
@@ -522,7 +523,7 @@ func (r *draft) readResponse(n *yaml.Node) {
 				field{"category", true, func(n *yaml.Node) {
 					p.Incident.Category = r.formed(n, "then.incident.category", slugPattern, "lower-case words joined by hyphens")
 				}},
-				field{"key", true, r.choiceInto("then.incident.key", scopes, &p.Incident.Key)})
+				field{"key", true, r.choiceInto("then.incident.key", keys, &p.Incident.Key)})
 		}),
 		one("tag", func(n *yaml.Node) {
 			p.Tag = r.formed(n, "then.tag", slugPattern, "lower-case words joined by hyphens")

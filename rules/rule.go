@@ -119,14 +119,14 @@ type Decide struct {
 // Notify tells people, once per value of the field Key within Every.
 type Notify struct {
 	To    string        `json:"to"`    // operators, owner (of the rule) or account (whom the event is about)
-	Key   string        `json:"key"`   // a scope, as in Decide
+	Key   string        `json:"key"`   // a scope, as in Decide, or actor
 	Every time.Duration `json:"every"` // 1 min to 30 d
 }
 
 // Incident proposes an incident, one per value of the field Key.
 type Incident struct {
 	Category string `json:"category"`
-	Key      string `json:"key"` // a scope, as in Decide
+	Key      string `json:"key"` // a scope, as in Decide, or actor
 }
 
 // Exemption says which matches of a rule are none, who vouches for that, and until
@@ -148,7 +148,7 @@ type Budget struct {
 // Test is one story in a rule file and how it ends. Load runs all of them.
 type Test struct {
 	Name   string  `json:"name"`
-	Expect *Decide `json:"expect"` // the action and scope wanted; nil: the rule must not match
+	Expect *Decide `json:"expect"` // the action and scope wanted, a zero Decide being any match; nil: the rule must not match
 }
 
 // AttemptScope is the scope of an answer in the expectation of a test.

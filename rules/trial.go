@@ -33,7 +33,7 @@ type trial struct {
 }
 
 // given is one line of a test: events that differ only by their number. {n} in
-// source, name, account, device and password stands for it, from 1 on.
+// source, name, account, device, session, actor and password stands for it, from 1 on.
 type given struct {
 	repeat       int
 	every, after time.Duration
@@ -43,6 +43,8 @@ type given struct {
 	accountAge   time.Duration
 	device       string
 	password     string
+	actor        string
+	session      string
 	decoy        bool
 	event        detectors.Event // what does not depend on the number
 }
@@ -61,11 +63,14 @@ func (r *draft) readTest(n *yaml.Node) {
 			if n.Kind == yaml.ScalarNode && n.Value == "none" {
 				return
 			}
-			if n.Kind != yaml.MappingNode {
-				r.fault(n, "tests.expect: want none or {action: ACTION, scope: SCOPE}, got %s", kindOf(n))
+			t.Expect = &hit
+			if n.Kind == yaml.ScalarNode && n.Value == "match" {
 				return
 			}
-			t.Expect = &hit
+			if n.Kind != yaml.MappingNode {
+				r.fault(n, "tests.expect: want none, match or {action: ACTION, scope: SCOPE}, got %s", kindOf(n))
+				return
+			}
 			r.mapping(n, "tests.expect",
 				field{"action", true, func(n *yaml.Node) { hit.Action = r.readAction(n, "tests.expect.action") }},
 				field{"scope", true, r.choiceInto("tests.expect.scope", append(slices.Clone(scopes), AttemptScope), &hit.Scope)})
@@ -84,17 +89,20 @@ func (r *draft) readTest(n *yaml.Node) {
 }
 
 var (
-	trialKinds    = []string{"login", "door", "session", "request"}
+	trialKinds    = []string{"login", "door", "session", "request", "factor", "message", "operator"}
 	trialOutcomes = []string{"unknown", "success", "failure", "refused"}
 	trialDevices  = []string{"none", "stranger", "probation", "trusted", "forked"}
-	trialRoutes   = []string{"login", "logout", "signup", "reset", "change_password", "change_email", "token_mint", "invite", "identify", "public", "sensitive"}
+	trialRoutes   = []string{"login", "logout", "signup", "reset", "change_password", "change_email", "token_mint", "invite", "identify", "public", "sensitive", "message"}
 )
+
+// usualRoutes are those of kinds that have one.
+var usualRoutes = map[string]string{"login": "login", "door": "login", "message": "message"}
 
 func (r *draft) readGiven(n *yaml.Node) given {
 	g := given{repeat: 1, every: time.Second, source: "192.0.2.1"}
 	e := &g.event
-	kind, outcome, state, route, organization := "login", "", "none", "login", ""
-	var asn int
+	kind, outcome, state, route, organization := "login", "", "none", "", ""
+	var asn, size int
 	r.mapping(n, "tests.given",
 		field{"repeat", false, r.integerInto("repeat", 1, maxTestEvents, &g.repeat)},
 		field{"every", false, r.durationInto("every", 0, 7*day, &g.every)},
@@ -123,6 +131,11 @@ func (r *draft) readGiven(n *yaml.Node) given {
 				field{"family", false, r.textInto("client.family", &e.Client.Family)},
 				field{"contradicts", false, r.boolInto("client.contradicts", &e.Client.Incoherent)})
 		}},
+		field{"act", false, r.textInto("act", (*string)(&e.Act))},
+		field{"actor", false, r.textInto("actor", &g.actor)},
+		field{"session", false, r.textInto("session", &g.session)},
+		field{"size", false, r.integerInto("size", 0, 1<<40, &size)},
+		field{"targets", false, r.integerInto("targets", 0, 1<<20, &e.Targets)},
 		field{"ambiguous", false, r.boolInto("ambiguous", &e.Ambiguous)},
 		field{"password", false, func(n *yaml.Node) {
 			r.mapping(n, "password",
@@ -138,8 +151,12 @@ func (r *draft) readGiven(n *yaml.Node) given {
 			break
 		}
 	}
+	if route == "" {
+		route = usualRoutes[kind]
+	}
 	e.Kind, e.Outcome, e.Route = detectors.Kind(kind), detectors.Outcome(outcome), detectors.RouteClass(route)
 	e.Organization, e.Source.ASN = detectors.Organization(organization), uint32(asn)
+	e.Size = int64(size)
 	if state != "none" {
 		e.Device.State = detectors.DeviceState(state)
 		g.device = "device of " + g.name + g.account
@@ -171,6 +188,7 @@ func (t *trial) events() []detectors.Event {
 				e.AccountSince = trialStart.Add(-g.accountAge)
 			}
 			e.Device.ID = numbered(g.device, i+1)
+			e.Actor, e.Session = numbered(g.actor, i+1), numbered(g.session, i+1)
 			if e.Fingerprint == "" {
 				e.Fingerprint = e.Client.Fingerprint()
 			}
@@ -217,20 +235,24 @@ func (t *trial) run(rule *compiled) error {
 	for i, e := range events {
 		e = signals.Facts(e)
 		var found []Finding
-		if rule.On == LoginBefore && e.Kind == detectors.Login {
-			before := e
-			before.Outcome = detectors.Unknown
-			found = set.Evaluate(LoginBefore, before, signals.Assess(before))
+		about, before := rule.On.about(e.Kind)
+		if about && before {
+			coming := e
+			coming.Outcome = detectors.Unknown
+			found = set.Evaluate(rule.On, coming, signals.Assess(coming))
 		}
 		set.Observe(e)
 		signals.Observe(e)
-		if rule.On == LoginAfter && (e.Kind == detectors.Login || e.Kind == detectors.Door) {
-			found = set.Evaluate(LoginAfter, e, signals.Assess(e))
+		if about && !before {
+			found = set.Evaluate(rule.On, e, signals.Assess(e))
 		}
 		for _, f := range found {
 			if t.Expect == nil {
 				return fmt.Errorf("want no match, got one at event %d of %d (%s of %q from %s at %s): %s",
 					i+1, len(events), e.Outcome, e.Name.Display, e.Source.Address, e.Time.Format(time.TimeOnly), f.Why)
+			}
+			if *t.Expect == (Decide{}) {
+				return nil
 			}
 			for _, p := range f.Then {
 				if p.Answer != Allow && p.Answer == t.Expect.Action && t.Expect.Scope == AttemptScope {
@@ -256,6 +278,9 @@ func (t *trial) run(rule *compiled) error {
 	}
 	if other == "" {
 		other = "no match"
+	}
+	if *t.Expect == (Decide{}) {
+		return fmt.Errorf("want a match, got none in %d events", len(events))
 	}
 	return fmt.Errorf("want %s on %s, got %s in %d events", t.Expect.Action, t.Expect.Scope, other, len(events))
 }
