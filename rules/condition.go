@@ -30,7 +30,7 @@ type variable struct {
 
 var variables = []variable{
 	{"kind", cel.StringType, "what happened: login, door, session, request, factor, message, operator", text(func(e *detectors.Event) string { return string(e.Kind) })},
-	{"outcome", cel.StringType, "unknown, success, failure or refused; unknown at login.before", text(func(e *detectors.Event) string { return string(e.Outcome) })},
+	{"outcome", cel.StringType, "unknown, success, failure or refused; unknown at request but of operators", text(func(e *detectors.Event) string { return string(e.Outcome) })},
 	{"route", cel.StringType, "class of the route, such as login; empty: any other", text(func(e *detectors.Event) string { return string(e.Route) })},
 	{"name", cel.StringType, "keyed digest of the typed name, in hex; of a session without an act that of the token that was not accepted; empty: none", text(func(e *detectors.Event) string { return e.Name.Digest.String() })},
 	{"account", cel.StringType, "the backend's identifier of the account; empty: not known to the gate", text(func(e *detectors.Event) string { return string(e.Account) })},
@@ -81,7 +81,7 @@ var variableIndex = func() map[string]int {
 // absent are variables that have no meaning where a rule is asked: before a backend
 // answered there is no outcome.
 var absent = map[string][]Stage{
-	"outcome":  {Request, LoginBefore, Message},
+	"outcome":  {LoginBefore, Message},
 	"unproven": {Request, LoginBefore, Factor, Message},
 	"targets":  {Request, LoginBefore, LoginAfter, Factor, Session},
 	"act":      {LoginBefore, LoginAfter, Factor, Message},

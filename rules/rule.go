@@ -42,10 +42,6 @@ const (
 // stages are all of them, in the order of a visit.
 var stages = []Stage{Request, LoginBefore, LoginAfter, Factor, Session, Message}
 
-// before reports whether rules are asked at s before the outcome is known, and so
-// before the event was counted.
-func (s Stage) before() bool { return s == Request || s == LoginBefore || s == Message }
-
 // answers are what a rule may answer at a stage. The rest has no meaning there: who
 // just gave a factor cannot be asked for one.
 var answers = map[Stage][]Action{

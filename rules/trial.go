@@ -60,6 +60,9 @@ func (r *draft) readTest(n *yaml.Node) {
 		}},
 		field{"expect", true, func(n *yaml.Node) {
 			expected = true
+			if r.shape != nil {
+				defer func() { r.shape = shape{"anyOf": []shape{{"enum": []string{"none", "match"}}, r.shape}} }()
+			}
 			if n.Kind == yaml.ScalarNode && n.Value == "none" {
 				return
 			}
@@ -67,7 +70,7 @@ func (r *draft) readTest(n *yaml.Node) {
 			if n.Kind == yaml.ScalarNode && n.Value == "match" {
 				return
 			}
-			if n.Kind != yaml.MappingNode {
+			if n.Kind != yaml.MappingNode && r.shape == nil {
 				r.fault(n, "tests.expect: want none, match or {action: ACTION, scope: SCOPE}, got %s", kindOf(n))
 				return
 			}
