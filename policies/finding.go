@@ -52,7 +52,7 @@ func AnswerOf(found []rules.Finding, signals []detectors.Signal) (enforced, shad
 				continue
 			}
 			v := Verdict{Action: then.Answer, Reason: ReasonRule, Rule: f.Rule}
-			if v.Action == rules.Deceive && !attacked(signals) {
+			if v.Action == rules.Deceive && !Attacked(signals) {
 				v.Action = rules.Refuse
 			}
 			if cmp.Or(then.Mode, f.Mode) == rules.Enforce {
@@ -68,7 +68,9 @@ func AnswerOf(found []rules.Finding, signals []detectors.Signal) (enforced, shad
 // evidence are the signals that are 1 for sources, clients and campaigns that attack.
 var evidence = []string{"source.flagged", "source.client_flagged", "client.flagged", "prefix.flagged", "campaign.alarm", "source.decoy", "client.decoy", "name.decoy"}
 
-func attacked(signals []detectors.Signal) bool {
+// Attacked reports whether signals are evidence of an attack, without which nobody is
+// deceived.
+func Attacked(signals []detectors.Signal) bool {
 	return slices.ContainsFunc(signals, func(s detectors.Signal) bool { return s.Value >= 1 && slices.Contains(evidence, s.Name) })
 }
 

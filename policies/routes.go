@@ -175,7 +175,15 @@ func (f *RequestForm) Wrong(a Answer) bool { return newReading(a).any(f.Errors) 
 // requests reads the key requests.
 func (d *document) requests(n *yaml.Node) map[detectors.RouteClass]RequestForm {
 	forms := make(map[detectors.RouteClass]RequestForm)
-	fields := make(map[string]func(*yaml.Node))
+	fields := map[string]func(*yaml.Node){
+		string(detectors.MessageRoute): func(n *yaml.Node) {
+			var f RequestForm // it asks for no mail
+			d.mapping(n, "requests.message", map[string]func(*yaml.Node){
+				"target": func(n *yaml.Node) { f.Target = d.fields(n, "requests.message.target") },
+			})
+			forms[detectors.MessageRoute] = f
+		},
+	}
 	for _, class := range CountedClasses() {
 		fields[string(class)] = func(n *yaml.Node) { forms[class] = d.requestForm(n, "requests."+string(class), class) }
 	}

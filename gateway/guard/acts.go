@@ -396,6 +396,9 @@ func (c *Core) RegisterDecision(ctx context.Context, d policies.Decision) (_ pol
 		return err
 	})
 	c.tellNodes(topicDecisions)
+	if err == nil && d.Origin == policies.OriginOperator {
+		c.operated(ctx, actRegister, d.By, "")
+	}
 	return r.Decision, r.Change == policies.Registered, err
 }
 
@@ -406,12 +409,19 @@ func (c *Core) LiftDecision(ctx context.Context, id, by string) (d policies.Deci
 		return err
 	})
 	c.tellNodes(topicDecisions)
+	if err == nil {
+		c.operated(ctx, actLift, by, "")
+	}
 	return d, err
 }
 
 // EndSession ends a session in the name of by.
 func (c *Core) EndSession(ctx context.Context, id, by string) (auth.Session, error) {
-	return c.endSession(ctx, id, by, true)
+	ended, err := c.endSession(ctx, id, by, true)
+	if err == nil && isOperator(by) {
+		c.operated(ctx, actEnd, by, ended.Subject)
+	}
+	return ended, err
 }
 
 // endSession ends a session. Who logs out is logged out, on record or not.
@@ -421,6 +431,9 @@ func (c *Core) endSession(ctx context.Context, id, by string, must bool) (ended 
 		return err
 	})
 	c.tellNodes(topicSessions)
+	if err == nil {
+		c.sessionEnded(ctx, ended, by)
+	}
 	return ended, err
 }
 
@@ -431,6 +444,12 @@ func (c *Core) EndSessions(ctx context.Context, account, by string) (ended []aut
 		return err
 	})
 	c.tellNodes(topicSessions)
+	for _, s := range ended {
+		c.sessionEnded(ctx, s, by)
+	}
+	if err == nil && isOperator(by) {
+		c.operated(ctx, actEndAll, by, account)
+	}
 	return ended, err
 }
 

@@ -73,6 +73,7 @@ func Open(ctx context.Context, db *storage.DB, keys *storage.Keyring, s Settings
 		node:      s.Node,
 		shared:    s.Shared,
 		noting:    rate.NewLimiter(rate.Every(time.Second), 10_000),
+		vain:      newInVain(),
 
 		announcing: announcing,
 		assertions: assertion.New(keys),

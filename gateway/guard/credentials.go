@@ -71,8 +71,7 @@ func (v *visit) passes(c *policies.Credential, value string) bool {
 func (v *visit) admits(p presented) *refusal {
 	g := v.guard
 	if p.disguised {
-		v.unapproved(p)
-		return nil
+		return v.unapproved(p)
 	}
 	ctx := v.r.Context()
 	hash := auth.HashCredential(p.credential.Name, p.value)
@@ -85,12 +84,10 @@ func (v *visit) admits(p presented) *refusal {
 	switch {
 	case err == nil && !cookie && v.session != nil && v.session.Subject != owner.Subject:
 		// One request, two accounts: what it makes could be filed under the wrong one.
-		v.unapproved(p)
-		return nil
+		return v.unapproved(p)
 	case err == nil && p.credential.Paired && owner.Kind == auth.BrowserSession && (v.session == nil || v.session.ID != owner.ID):
 		// Got by a browser, and presented without that browser's cookie: a copy.
-		v.unapproved(p)
-		return nil
+		return v.unapproved(p)
 	case err == nil && !cookie:
 		if v.session == nil {
 			v.session = owner
@@ -104,8 +101,7 @@ func (v *visit) admits(p presented) *refusal {
 	case err == nil, errors.Is(err, auth.ErrSessionEnded), errors.Is(err, auth.ErrExpired):
 		// A cookie of a session without that session's own cookie was copied; one
 		// of an ended session is over, whatever the backend thinks of it.
-		v.unapproved(p)
-		return nil
+		return v.unapproved(p)
 	case !errors.Is(err, auth.ErrNoSession):
 		g.complain("session store", "error", err)
 		return v.refuse(ControlSessions, unavailable)
@@ -114,8 +110,7 @@ func (v *visit) admits(p presented) *refusal {
 	// logged in, there is nothing to ask.
 	policy := unknownPolicy(p.credential, v.now)
 	if !p.credential.Anonymous && policy == policies.RefuseUnknown {
-		v.unapproved(p)
-		return nil
+		return v.unapproved(p)
 	}
 	if v.class != detectors.Public && !v.safe() || !g.anonymous.holds(hash, v.now) {
 		id, err := v.identify([]presented{p})
@@ -124,8 +119,7 @@ func (v *visit) admits(p presented) *refusal {
 			g.anonymous.add(hash, v.now)
 		case err != nil:
 			g.report(v, "a credential could not be identified", "error", err)
-			v.unapproved(p)
-			return nil
+			return v.unapproved(p)
 		case v.session != nil && v.session.Subject == id.Subject:
 			if err := g.Sessions.AddCredential(ctx, v.session.ID, auth.Credential{Kind: p.credential.Name, Hash: hash, Since: v.now}, v.now); err != nil {
 				return v.refuse(ControlSessions, unavailable)
@@ -144,8 +138,7 @@ func (v *visit) admits(p presented) *refusal {
 			v.approved = append(v.approved, p)
 			return nil
 		default:
-			v.unapproved(p)
-			return nil
+			return v.unapproved(p)
 		}
 	}
 	if cookie {
@@ -163,9 +156,11 @@ func unknownPolicy(c *policies.Credential, now time.Time) policies.UnknownCreden
 	return c.Unknown
 }
 
-// unapproved tells of a credential that was left out.
-func (v *visit) unapproved(p presented) {
+// unapproved tells of a credential that was left out, and returns what rules answer to
+// the request instead, if anything.
+func (v *visit) unapproved(p presented) *refusal {
 	v.count(ControlSessions, policies.Verdict{Action: rules.Refuse, Reason: policies.ReasonUnapprovedCredential}, false, v.session != nil)
+	return v.usedInVain(p)
 }
 
 // forwardHeaders leaves out every header field that carries a credential, unless

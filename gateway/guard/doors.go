@@ -166,7 +166,7 @@ func (v *visit) judgeMinted(a *answer) *refusal {
 		v.logOut(minted)
 		return v.refuse(ControlSessions, policies.Verdict{Action: rules.Refuse, Reason: policies.ReasonUnapprovedCredential})
 	}
-	_, _, err := v.guard.beginSession(v.r.Context(), auth.Session{
+	begun, _, err := v.guard.beginSession(v.r.Context(), auth.Session{
 		Kind: auth.TokenSession, Subject: v.session.Subject, Organization: v.session.Organization,
 		AAL: v.session.AAL, Source: v.source.Address.String(),
 	}, v.bound(minted), "")
@@ -174,7 +174,10 @@ func (v *visit) judgeMinted(a *answer) *refusal {
 		v.guard.complain("binding a minted token", "error", err)
 		return v.refuse(ControlSessions, unavailable)
 	}
-	return nil
+	e := v.sessionEvent(detectors.Success)
+	v.of(&e, v.session)
+	e.Act, e.Session, e.Credential = detectors.Minted, begun.ID, credentialNames(minted)
+	return v.undo(v.became(v.guard.publish(e), means{refuse: true}), begun, minted)
 }
 
 // minted lists the credentials in the body of an answer of class.
@@ -249,6 +252,7 @@ func (v *visit) complete(c completion) *refusal {
 			g.complain("devices", "error", err)
 		}
 	}
+	e = g.Detectors.Facts(e) // before the log-in is one of them
 	due, err := v.due(c, e, person, v.stepUp)
 	e.Unproven = err == nil && due.Need != policies.NeedNone || v.withheld(e)
 	verdict, observed := v.after(e)
@@ -323,6 +327,17 @@ func (v *visit) begin(c completion, e detectors.Event) *refusal {
 	}
 	if err != nil {
 		return fail("beginning a session", err)
+	}
+	begun := begunBy(e, s.ID)
+	if begun.Device.ID == "" {
+		begun.Device.ID = s.Device
+	}
+	x := v.became(g.Stream.Publish(begun), v.beginMeans(c.hold != nil))
+	if x.Action == rules.StepUp && c.hold == nil {
+		return v.holdAfterAll(x, c, e, s)
+	}
+	if refusal := v.undo(x, s, c.credentials); refusal != nil {
+		return refusal
 	}
 	if c.hold != nil && g.factorPolicy.Remember > 0 {
 		g.rememberDevice(ctx, id.Subject, c.hold.ID, view.ID, v.now)

@@ -57,6 +57,9 @@ func (c *Core) actOnFactor(ctx context.Context, kind, account, id, by string,
 	if told := c.tellOwners(context.WithoutCancel(ctx)); told != nil {
 		c.complain("telling owners", "error", told) // the next sweep does
 	}
+	if err == nil {
+		c.operated(ctx, kind, by, account)
+	}
 	return f, err
 }
 
@@ -86,6 +89,9 @@ func (c *Core) IssueEnrolmentCode(ctx context.Context, account, by string) (s au
 		s, code, err = c.Slips.Issue(ctx, want, auth.Act{By: by, Entry: entry}, at)
 		return err
 	})
+	if err == nil {
+		c.operated(ctx, actEnrolmentCode, by, account)
+	}
 	return s, code, err
 }
 
@@ -112,6 +118,7 @@ func (c *Core) CancelRecovery(ctx context.Context, account, by string) (s auth.S
 		return err
 	})
 	if err == nil {
+		c.operated(ctx, actCancelRecovery, by, account)
 		if told := c.mailOwner(context.WithoutCancel(ctx), account, "recovery.cancelled", id, map[string]string{"by": by, "at": moment(s.Cancelled)}); told != nil {
 			c.complain("nobody was told that a recovery was stopped", "account", account, "error", told)
 		}

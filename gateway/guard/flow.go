@@ -293,6 +293,18 @@ func (g *Guard) giveHold(w http.ResponseWriter, v *visit, by approver) error {
 	} else {
 		_, err = g.give(v, h.Subject, approval, purposeOf(h), map[string]string{"hold": h.ID})
 	}
+	if out := (*ruledOut)(nil); errors.As(err, &out) {
+		// The login is over with it: who has the password begins anew.
+		if held, err := g.openHeld(v.r.Context(), h); err == nil {
+			v.logOut(g.credentials(held))
+		}
+		if err := g.giveUp(context.WithoutCancel(v.r.Context()), h, true, v.now); err != nil {
+			return v.troubled(w, "held log-ins", err)
+		}
+		refusal := v.refuse(countedRules, out.verdict)
+		refusal.cookies = append(refusal.cookies, clearedHoldCookie)
+		return refusal.write(w, v.r)
+	}
 	switch {
 	case err == nil:
 	case errors.Is(err, auth.ErrWrongCode):
@@ -350,12 +362,17 @@ func (g *Guard) give(v *visit, subject string, approval *auth.Approval, purpose 
 		attempt, err = use(ctx, auth.Act{By: account.ByOwner, Entry: entry, Approve: approval}, at)
 		return err
 	})
-	g.tried(v, subject, attempt, err)
-	return attempt, err
+	return attempt, errors.Join(err, g.tried(v, subject, attempt, err))
 }
 
-// tried tells detectors, the record and the owner what became of an attempt.
-func (g *Guard) tried(v *visit, subject string, attempt auth.Attempt, err error) {
+// ruledOut is the error of a factor that rules answered with a refusal, right or wrong.
+type ruledOut struct{ verdict policies.Verdict }
+
+func (e *ruledOut) Error() string { return "refused by rule " + string(e.verdict.Rule) }
+
+// tried tells detectors, rules, the record and the owner what became of an attempt. The
+// error is a [*ruledOut].
+func (g *Guard) tried(v *visit, subject string, attempt auth.Attempt, err error) error {
 	e := detectors.Event{
 		Time: v.now, Kind: detectors.Factor, Account: detectors.Account(subject), Source: v.source, Client: v.client(),
 		Credential: string(attempt.Factor.Kind), Outcome: detectors.Success,
@@ -366,19 +383,27 @@ func (g *Guard) tried(v *visit, subject string, attempt auth.Attempt, err error)
 	e.Fingerprint = e.Client.Fingerprint()
 	switch {
 	case errors.Is(err, auth.ErrMalformedCode):
-		return // a typing error
+		return nil // a typing error
 	case errors.Is(err, auth.ErrWrongCode):
 		e.Outcome, e.Reason = detectors.Failure, string(attempt.Outcome)
 		g.Record.Count(record.Denial{Time: v.now, Kind: factorPrefix + string(attempt.Outcome), Key: v.source.Network.String()})
 	case err != nil:
-		return
+		return nil
 	}
-	g.Stream.Publish(e)
+	found, signals := g.concluded(v.r.Context(), rules.Factor, g.publish(e), means{refuse: true})
 	if len(attempt.Notices) > 0 {
 		if err := g.tellOwners(context.WithoutCancel(v.r.Context())); err != nil {
 			g.complain("telling owners", "error", err) // the next sweep does
 		}
 	}
+	switch x := v.ruling(found, signals); x.Action {
+	case rules.Delay:
+		v.count(countedRules, x, false, v.session != nil)
+		v.wait(x.Delay)
+	case rules.Refuse:
+		return &ruledOut{x}
+	}
+	return nil
 }
 
 // beginKey sends what a browser needs to use one of the account's keys.

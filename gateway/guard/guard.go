@@ -150,8 +150,9 @@ type Core struct {
 	starting   *starting     // not on record yet; of beginRecord and settle alone
 	noting     *rate.Limiter // of rules' decisions, on the record one by one
 
-	slow    slow    // tries at decoys
-	tickets tickets // of log-ins that were stepped up
+	vain    *rate.Limiter // of tokens that are not accepted: see usedInVain
+	slow    slow          // tries at decoys
+	tickets tickets       // of log-ins that were stepped up
 
 	announcing time.Duration // how long an act waits for its entry
 	complaints complaints
@@ -329,6 +330,9 @@ func (g *Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, peer Peer, nex
 		return err
 	}
 	if done, err := g.serveCounted(w, v); done {
+		return err
+	}
+	if done, err := g.serveMessage(w, v); done {
 		return err
 	}
 	return g.forward(w, v)

@@ -187,8 +187,8 @@ func (v *visit) event(n typed, outcome detectors.Outcome) detectors.Event {
 
 // publish tells of a login with what detectors know of it now: who reads it later
 // gets to know the same.
-func (g *Guard) publish(e detectors.Event) detectors.Event {
-	return g.Stream.Publish(g.Detectors.Facts(e))
+func (c *Core) publish(e detectors.Event) detectors.Event {
+	return c.Stream.Publish(c.Detectors.Facts(e))
 }
 
 // before decides whether the backend may evaluate the attempt. observed is true
@@ -210,7 +210,7 @@ func (v *visit) before() (verdict policies.Verdict, observed bool) {
 		e := g.Detectors.Facts(v.event(n, detectors.Unknown))
 		l.names[i].repeated = e.Password.Repeat
 		signals := g.Detectors.Assess(e)
-		found := g.Rules.Load().Evaluate(rules.LoginBefore, e, signals)
+		found := g.feasible(g.Rules.Load().Evaluate(rules.LoginBefore, e, signals), signals, v.loginMeans())
 		v.register(found, e)
 		answer, would := v.answersOf(found, signals)
 		add(answer, g.modes.decisions)
@@ -309,17 +309,22 @@ func (v *visit) charges(stepUp bool) []limits.AttemptCharge {
 // logged; what was found still holds for this request, as the caller asks the
 // decisions again.
 func (v *visit) register(found []rules.Finding, e detectors.Event) {
+	v.guard.carryOut(v.r.Context(), found, e, v.now)
+}
+
+// carryOut is register for what happens outside requests too.
+func (c *Core) carryOut(ctx context.Context, found []rules.Finding, e detectors.Event, now time.Time) {
+	ctx = context.WithoutCancel(ctx)
 	for _, f := range found {
 		for _, d := range policies.DecisionsOf(f, e) {
-			ctx := context.WithoutCancel(v.r.Context())
-			r, err := v.guard.Decisions.Register(ctx, d, v.now)
+			r, err := c.Decisions.Register(ctx, d, now)
 			var held *policies.HeldOffError
 			if err != nil && !errors.As(err, &held) {
-				v.guard.complain("registering a decision", "rule", f.Rule, "error", err)
+				c.complain("registering a decision", "rule", f.Rule, "error", err)
 			}
 			if r.Change == policies.Registered {
-				v.guard.tellNodes(topicDecisions)
-				v.guard.decided(ctx, r.Decision)
+				c.tellNodes(topicDecisions)
+				c.decided(ctx, r.Decision)
 			}
 		}
 	}
@@ -523,7 +528,8 @@ func (v *visit) tell(outcome detectors.Outcome) {
 func (v *visit) after(e detectors.Event) (policies.Verdict, bool) {
 	g := v.guard
 	e = g.publish(e)
-	found := g.Rules.Load().Evaluate(rules.LoginAfter, e, g.Detectors.Assess(e))
+	signals := g.Detectors.Assess(e)
+	found := g.feasible(g.Rules.Load().Evaluate(rules.LoginAfter, e, signals), signals, v.loginMeans())
 	v.register(found, e)
 	if e.Outcome != detectors.Success {
 		g.Record.Count(record.Denial{Time: v.now, Kind: loginPrefix + string(e.Outcome), Key: v.source.Network.String()})
@@ -553,13 +559,21 @@ func (v *visit) withheld(e detectors.Event) bool {
 	g := v.guard
 	e.Unproven = true
 	e = g.Detectors.Facts(e)
-	found := g.Rules.Load().Evaluate(rules.LoginAfter, e, g.Detectors.Assess(e))
+	signals := g.Detectors.Assess(e)
+	found := g.feasible(g.Rules.Load().Evaluate(rules.LoginAfter, e, signals), signals, v.loginMeans())
 	verdict, observed := v.successVerdict(found, e)
 	if !observed && verdict.Action > rules.Delay {
 		return true
 	}
 	if g.modes.decisions {
 		return false
+	}
+	if set := g.Rules.Load(); set.Asks(rules.Session) {
+		begun := begunBy(e, "")
+		answer, _ := v.answersOf(g.feasible(set.Evaluate(rules.Session, begun, signals), signals, v.beginMeans(false)), signals)
+		if answer.Action > rules.Delay {
+			return true
+		}
 	}
 	for _, f := range found {
 		for _, d := range policies.DecisionsOf(f, e) {

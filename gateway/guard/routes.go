@@ -92,14 +92,20 @@ func (g *Guard) serveCounted(w http.ResponseWriter, v *visit) (done bool, err er
 		}
 	}
 	v.meetTargets(q)
+	uniform := q.asks && q.form.Uniform && len(q.targets) > 0 && !g.modes.limits
+	if x := v.ruled(q, uniform); x.Action == rules.Refuse && uniform {
+		v.refuse(countedRules, x)
+		return true, g.serveUniform(w, v, q, began, false)
+	} else if done, err := g.obey(w, v, x); done {
+		return true, err
+	}
 	if refusal := v.charge(q, v.ownCharges(q), false); refusal != nil {
 		return true, refusal.write(w, v.r)
 	}
-	uniform := q.asks && q.form.Uniform && len(q.targets) > 0 && !g.modes.limits
 	refusal := v.charge(q, v.targetCharges(q), uniform)
 	if refusal == nil {
 		for _, e := range v.requestEvents(q, detectors.Unknown) {
-			g.Stream.Publish(e)
+			g.publish(e)
 		}
 	}
 	switch {
@@ -191,9 +197,33 @@ func (v *visit) charge(q *counted, charges []limits.AttemptCharge, silent bool) 
 	}
 	for _, e := range v.requestEvents(q, detectors.Refused) {
 		e.Reason = string(policies.ReasonLimit)
-		g.Stream.Publish(e)
+		g.publish(e)
 	}
 	return refusal
+}
+
+// ruled asks the rules of stage request about each of q's events, and returns what they
+// answer to all of it. Where answers are uniform nobody hears of a refusal either, and to
+// deceive is just that.
+func (v *visit) ruled(q *counted, uniform bool) (x policies.Verdict) {
+	g := v.guard
+	if !g.Rules.Load().Asks(rules.Request) {
+		return policies.Verdict{}
+	}
+	m := means{refuse: true, stepUp: v.canProve, deceive: func() bool { return uniform }}
+	for _, e := range v.requestEvents(q, detectors.Unknown) {
+		x = x.Stricter(v.foreseen(rules.Request, e, m))
+	}
+	if x.Action == rules.Deceive {
+		x.Action = rules.Refuse
+	}
+	if x.Action == rules.Refuse || x.Action == rules.StepUp && !v.fresh(v.session) {
+		for _, e := range v.requestEvents(q, detectors.Refused) {
+			e.Reason = string(x.Reason)
+			g.publish(e)
+		}
+	}
+	return x
 }
 
 // requestEvents are what happened, once for each target, or once where there is none.

@@ -32,6 +32,11 @@ func (g *Guard) demandFactor(w http.ResponseWriter, v *visit) (bool, error) {
 		return false, nil
 	}
 	v.count(ControlSessions, policies.Verdict{Action: rules.StepUp, Reason: policies.ReasonFactorDue}, false, true)
+	return true, g.askFactor(w, v)
+}
+
+// askFactor leads who is in to where a factor is given, and back to where it was needed.
+func (g *Guard) askFactor(w http.ResponseWriter, v *visit) error {
 	to := "/"
 	if v.safe() && wantsHTML(v.r) {
 		to = v.r.URL.RequestURI()
@@ -40,7 +45,7 @@ func (g *Guard) demandFactor(w http.ResponseWriter, v *visit) (bool, error) {
 	}
 	page := stepUpPage(localPath(to))
 	if wantsHTML(v.r) {
-		return true, redirect(w, page)
+		return redirect(w, page)
 	}
 	// As RFC 9470 section 3 says it.
 	w.Header().Set("WWW-Authenticate", `Bearer error="insufficient_user_authentication", acr_values="aal2", max_age=`+strconv.Itoa(int(g.factorPolicy.Sensitive.Within.Seconds())))
@@ -51,11 +56,11 @@ func (g *Guard) demandFactor(w http.ResponseWriter, v *visit) (bool, error) {
 		Type: OwnPath + "problems/" + string(pages.StepUp), Title: text.Title, Status: http.StatusUnauthorized, Detail: text.Detail, Continue: g.origin(v.r) + page,
 	})
 	if err != nil {
-		return true, err
+		return err
 	}
 	w.WriteHeader(http.StatusUnauthorized)
 	_, err = w.Write(body)
-	return true, err
+	return err
 }
 
 func stepUpPage(to string) string { return OwnPath + "step-up?to=" + url.QueryEscape(to) }
@@ -92,6 +97,9 @@ func (g *Guard) serveStepUp(w http.ResponseWriter, v *visit, rest string) error 
 		return nil
 	}
 	attempt, err := g.give(v, s.Subject, nil, purpose, map[string]string{"session": s.ID})
+	if out := (*ruledOut)(nil); errors.As(err, &out) {
+		return v.refuse(countedRules, out.verdict).write(w, v.r)
+	}
 	switch {
 	case errors.Is(err, auth.ErrWrongCode):
 		return show(http.StatusUnprocessableEntity, true)
