@@ -43,8 +43,9 @@ func DecisionsOf(f rules.Finding, e detectors.Event) []Decision {
 
 // AnswerOf is what findings ask for the attempt that they are about, and for nothing
 // after it: the strictest of what is enforced, and of what only would be. Without
-// evidence of an attack among the signals nobody is deceived, but refused: whoever is
-// who he says would believe that his password is wrong.
+// evidence of an attack among the signals nobody is deceived, but answered as the rule
+// declares for the case, or refused: whoever is who he says would believe that his
+// password is wrong.
 func AnswerOf(found []rules.Finding, signals []detectors.Signal) (enforced, shadow Verdict) {
 	for _, f := range found {
 		for _, then := range f.Then {
@@ -53,7 +54,12 @@ func AnswerOf(found []rules.Finding, signals []detectors.Signal) (enforced, shad
 			}
 			v := Verdict{Action: then.Answer, Reason: ReasonRule, Rule: f.Rule}
 			if v.Action == rules.Deceive && !Attacked(signals) {
-				v.Action = rules.Refuse
+				if v.Action = rules.Refuse; then.Else != nil {
+					v.Action = *then.Else
+				}
+			}
+			if v.Action == rules.Allow {
+				continue
 			}
 			if cmp.Or(then.Mode, f.Mode) == rules.Enforce {
 				enforced = enforced.Stricter(v)

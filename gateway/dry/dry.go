@@ -38,7 +38,7 @@ const (
 	registeredMax = 1 << 20
 )
 
-// Gate judges log-ins. It is not safe for concurrent use. Times of events may not go
+// Gate judges log-ins, and what else happens at a gate. It is not safe for concurrent use. Times of events may not go
 // back by more than a second.
 type Gate struct {
 	detectors *detectors.Set
@@ -86,20 +86,35 @@ func New(c Config) (*Gate, error) {
 	}, nil
 }
 
-// Before judges an attempt whose outcome is not known yet, and fills in what the gate
-// knows of it. After a refusal the backend is not asked: call After with Outcome Refused.
-// A step-up is answered alike whether the password is right; so is the attempt's outcome
-// to be told to After.
+// before are the stages at which rules are asked about what is going to happen, by kind.
+var before = map[detectors.Kind]rules.Stage{
+	detectors.Login: rules.LoginBefore, detectors.Request: rules.Request, detectors.Message: rules.Message,
+}
+
+// after are those about what happened and was counted.
+var after = map[detectors.Kind]rules.Stage{
+	detectors.Login: rules.LoginAfter, detectors.Door: rules.LoginAfter, detectors.Factor: rules.Factor,
+	detectors.Session: rules.Session, detectors.Operator: rules.Request,
+}
+
+// Before judges an attempt, a request or a message whose outcome is not known yet, and
+// fills in what the gate knows of it. Of other kinds it says nothing: they happen before
+// anybody is asked. After a refusal the backend is not asked: call After with Outcome
+// Refused. A step-up is answered alike whether the password is right; so is the attempt's
+// outcome to be told to After.
 func (g *Gate) Before(e *detectors.Event) policies.Verdict {
 	g.prepare(e)
+	g.ticket = limits.Ticket{}
+	stage, ok := before[e.Kind]
+	if !ok {
+		return policies.Verdict{}
+	}
 	e.Outcome = detectors.Unknown
 	*e = g.detectors.Facts(*e)
-	signals := g.detectors.Assess(*e)
-	found := g.rules.Evaluate(rules.LoginBefore, *e, signals)
-	g.register(found, e)
-	verdict, _ := policies.AnswerOf(found, signals)
-	verdict = verdict.Stricter(g.match(e))
-	g.ticket = limits.Ticket{}
+	verdict := g.ask(stage, e)
+	if e.Kind != detectors.Login {
+		return verdict
+	}
 	if verdict.Action <= rules.StepUp {
 		ticket, d := g.attempts.Take(context.Background(), e.Time, g.charges(e, verdict.Action == rules.StepUp))
 		if g.ticket = ticket; !d.Allowed {
@@ -109,30 +124,52 @@ func (g *Gate) Before(e *detectors.Event) policies.Verdict {
 	return verdict
 }
 
-// After learns how the attempt of the last Before ended, and judges a success once
-// more.
+// After learns what happened, of an attempt how that of the last Before ended, and judges
+// it once more. Nobody is answered where a login failed, a session ended or an operator
+// acted.
 func (g *Gate) After(e *detectors.Event) policies.Verdict {
-	if e.Kind != detectors.Login && e.Kind != detectors.Door {
-		g.Learn(e)
+	g.Learn(e)
+	stage, ok := after[e.Kind]
+	if !ok {
 		return policies.Verdict{}
 	}
-	*e = g.detectors.Facts(*e)
-	g.observe(e)
-	signals := g.detectors.Assess(*e)
-	found := g.rules.Evaluate(rules.LoginAfter, *e, signals)
-	g.register(found, e)
-	if e.Outcome != detectors.Success {
+	verdict := g.ask(stage, e)
+	switch {
+	case e.Kind == detectors.Login || e.Kind == detectors.Door:
+		if e.Outcome != detectors.Success {
+			return policies.Verdict{}
+		}
+		g.attempts.Refund(context.Background(), g.ticket)
+	case e.Kind == detectors.Operator, e.Act == detectors.Ended:
 		return policies.Verdict{}
 	}
-	g.attempts.Refund(context.Background(), g.ticket)
-	verdict, _ := policies.AnswerOf(found, signals)
-	return verdict.Stricter(g.match(e))
+	return verdict
+}
+
+// ask asks the rules of a stage about e, does what they would have last, and returns what
+// they and the live decisions answer. Of decisions on what is no login only refusals count.
+func (g *Gate) ask(stage rules.Stage, e *detectors.Event) policies.Verdict {
+	var verdict policies.Verdict
+	if g.rules.Asks(stage) {
+		signals := g.detectors.Assess(*e)
+		found := g.rules.Evaluate(stage, *e, signals)
+		g.register(found, e)
+		verdict, _ = policies.AnswerOf(found, signals)
+	}
+	decided := g.match(e)
+	if decided.Action < rules.Refuse && stage != rules.LoginBefore && stage != rules.LoginAfter {
+		return verdict
+	}
+	return verdict.Stricter(decided)
 }
 
 // Learn takes in what happened before, without judging it.
 func (g *Gate) Learn(e *detectors.Event) {
 	g.prepare(e)
-	*e = g.detectors.Facts(*e)
+	known := e.History
+	if *e = g.detectors.Facts(*e); e.Act == detectors.Begun && known != (detectors.History{}) {
+		e.History = known // as of before the log-in, which is known by now
+	}
 	g.observe(e)
 }
 
