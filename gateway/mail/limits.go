@@ -32,7 +32,7 @@ func Most(template string) int {
 		return 6
 	case template == "enrolment.link":
 		return 3
-	case strings.HasPrefix(template, "decision."):
+	case strings.HasPrefix(template, "decision."), template == "rule.matched":
 		return 60
 	}
 	return 10

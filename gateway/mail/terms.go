@@ -12,6 +12,7 @@ var terms = map[string]map[string]string{
 	"device":      {"en": "device", "ja": "端末"},
 	"credential":  {"en": "credential", "ja": "認証情報"},
 	"fingerprint": {"en": "client program", "ja": "クライアントの種類"},
+	"actor":       {"en": "operator", "ja": "運用担当者"},
 	// actions
 	"allow":   {"en": "let in", "ja": "許可"},
 	"delay":   {"en": "slow down", "ja": "遅延"},
@@ -52,6 +53,8 @@ var terms = map[string]map[string]string{
 	"password.stolen-pair": {"en": "stopped sign-ins with the right password", "ja": "正しいパスワードで試みられ、止められたログイン"},
 	"signin.unanswered":    {"en": "sign-ins that were not finished", "ja": "完了しなかったログイン"},
 	"signin.denied":        {"en": "sign-ins that were stopped", "ja": "止められたログイン"},
+	"activity.noticed":     {"en": "notices of unusual activity", "ja": "普段と異なる動きのお知らせ"},
+	"rule.matched":         {"en": "matches of rules", "ja": "ルールへの一致"},
 	"sessions.ended":       {"en": "ended sessions", "ja": "終了したセッション"},
 	"confirmation.code":    {"en": "codes for signing in", "ja": "ログイン用の確認コード"},
 	"enrolment.link":       {"en": "links to add a second step", "ja": "二要素認証の登録リンク"},

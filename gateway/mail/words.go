@@ -69,6 +69,8 @@ var required = map[string][]string{
 	"signin.unanswered":    {"account"},
 	"signin.denied":        {"account"},
 	"sessions.ended":       {"account"},
+	"activity.noticed":     {"account"},
+	"rule.matched":         {"rule", "scope", "value", "reason"},
 	"confirmation.code":    {"account", "code"},
 	"enrolment.link":       {"account", "url"},
 	"enrolment.code":       {"account"}, // that there is one; it is handed over by whoever issued it
