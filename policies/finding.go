@@ -119,6 +119,27 @@ func subjectOf(scope string, e detectors.Event) (Scope, string) {
 	}
 }
 
+// KeyName is what the key of a notice or an incident is called where people read it.
+func KeyName(key string) string {
+	if key == "actor" {
+		return key
+	}
+	scope, _ := subjectOf(key, detectors.Event{})
+	return string(scope)
+}
+
+// KeyOf is the value that e has of the key of a notice or an incident; empty: none.
+func KeyOf(key string, e detectors.Event) string {
+	switch key {
+	case "actor":
+		return e.Actor
+	case "credential":
+		return e.Credential
+	}
+	_, value := subjectOf(key, e)
+	return value
+}
+
 // shorten cuts s to at most n characters.
 func shorten(s string, n int) string {
 	if utf8.RuneCountInString(s) <= n {

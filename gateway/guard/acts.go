@@ -32,6 +32,7 @@ const (
 	denialPrefix = "denial."             // a control follows
 	loginPrefix  = "login."              // an outcome follows: failure or unknown
 	factorPrefix = "factor."             // what became of an attempt follows
+	tagPrefix    = "tag."                // a word of a rule follows
 )
 
 const (

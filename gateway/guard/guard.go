@@ -153,6 +153,7 @@ type Core struct {
 	vain    *rate.Limiter // of tokens that are not accepted: see usedInVain
 	slow    slow          // tries at decoys
 	tickets tickets       // of log-ins that were stepped up
+	told    tellings      // by rules
 
 	announcing time.Duration // how long an act waits for its entry
 	complaints complaints

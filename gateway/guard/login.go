@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -325,6 +326,17 @@ func (c *Core) carryOut(ctx context.Context, found []rules.Finding, e detectors.
 			if r.Change == policies.Registered {
 				c.tellNodes(topicDecisions)
 				c.decided(ctx, r.Decision)
+			}
+		}
+		for _, then := range f.Then {
+			if cmp.Or(then.Mode, f.Mode) != rules.Enforce {
+				continue
+			}
+			if then.Notify != nil {
+				c.tell(ctx, f, *then.Notify, e, now)
+			}
+			if then.Tag != "" {
+				c.tagged(f, then.Tag, e)
 			}
 		}
 	}

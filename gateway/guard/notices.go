@@ -2,13 +2,14 @@ package guard
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
 	"github.com/kidoban/kidoban/policies"
 )
 
-// Subscription is a receiver that is told of decisions.
+// Subscription is a receiver that is told of decisions and of what rules have told.
 type Subscription struct {
 	Channel  string   // empty: webhook
 	To       string   // its name there
@@ -26,12 +27,29 @@ func NoticeTypes() []string {
 	for _, change := range []policies.Change{policies.Registered, policies.Extended, policies.Lifted, policies.Expired} {
 		all = append(all, noticeType(change))
 	}
-	return all
+	return append(all, ruleMatched)
+}
+
+// wants reports whether s is to be told of a type.
+func (s *Subscription) wants(kind string) bool {
+	return len(s.Types) == 0 || slices.Contains(s.Types, kind)
+}
+
+// values are those of a notice to s.
+func (s *Subscription) values(of map[string]string) map[string]string {
+	values := maps.Clone(of)
+	if s.Language != "" {
+		values["language"] = s.Language
+	}
+	if s.TimeZone != "" {
+		values["time_zone"] = s.TimeZone
+	}
+	return values
 }
 
 func noticeType(change policies.Change) string { return "decision." + string(change) }
 
-// Subscribe replaces who is told of decisions from now on.
+// Subscribe replaces who is told from now on.
 func (c *Core) Subscribe(all []Subscription) { c.subscriptions.Store(&all) }
 
 // announce implements [policies.Announce].
@@ -43,17 +61,10 @@ func (c *Core) announce(change policies.Change, d policies.Decision) []policies.
 	kind := noticeType(change)
 	var notices []policies.Notice
 	for _, s := range *all {
-		if len(s.Types) > 0 && !slices.Contains(s.Types, kind) {
+		if !s.wants(kind) {
 			continue
 		}
-		values := noticeValues(d)
-		if s.Language != "" {
-			values["language"] = s.Language
-		}
-		if s.TimeZone != "" {
-			values["time_zone"] = s.TimeZone
-		}
-		notices = append(notices, policies.Notice{Channel: cmp.Or(s.Channel, webhookChannel), To: s.To, Template: kind, Values: values})
+		notices = append(notices, policies.Notice{Channel: cmp.Or(s.Channel, webhookChannel), To: s.To, Template: kind, Values: s.values(noticeValues(d))})
 	}
 	return notices
 }
