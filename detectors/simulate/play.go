@@ -237,7 +237,7 @@ func (p *play) try(t try) {
 	}
 	if t.kind == storming {
 		e := p.event(&t)
-		e.Kind, e.Name, e.Outcome, e.Credential, e.Route = detectors.Request, detectors.Name{}, detectors.Failure, "token", detectors.Sensitive
+		e.Kind, e.Outcome, e.Credential, e.Route = detectors.Session, detectors.Refused, "token", detectors.Other // with what stands for the token as its name
 		p.defense.After(&e)
 		return
 	}

@@ -95,7 +95,7 @@ func (l *listener) Before(e *detectors.Event) simulate.Action {
 
 func (l *listener) After(e *detectors.Event) simulate.Action {
 	l.hear("after", e)
-	if e.Kind == detectors.Request { // nobody is asked before
+	if e.Kind == detectors.Session { // nobody is asked before
 		return simulate.Allow
 	}
 	switch {
