@@ -341,7 +341,7 @@ func (d *document) backend(n *yaml.Node, b *Backend) {
 
 var routeClasses = []string{string(detectors.LoginRoute), string(detectors.Logout), string(detectors.Signup),
 	string(detectors.Reset), string(detectors.ChangePassword), string(detectors.ChangeEmail), string(detectors.TokenMint),
-	string(detectors.Invite), string(detectors.Identify), string(detectors.Public), string(detectors.Sensitive)}
+	string(detectors.Invite), string(detectors.Identify), string(detectors.Public), string(detectors.Sensitive), string(detectors.MessageRoute)}
 
 func (d *document) route(n *yaml.Node) (r Route) {
 	classed := false
