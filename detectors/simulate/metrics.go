@@ -33,6 +33,8 @@ const (
 	OwnerDelayed Metric = "owner_delayed"           // log-ins of an attacked account's owner that were delayed, stepped up or refused
 	AlarmCount   Metric = "alarms_per_stratum"      // campaign alarms, of the stratum that had the most
 	AlarmLength  Metric = "alarm_longest"           // the longest campaign alarm, in seconds
+	BudgetUsed   Metric = "false_matches_of_budget" // of a rule, its false matches over its budget
+	BusierTimes  Metric = "false_matches_busier"    // of a rule, how many times as many of the good log-ins it matches on busier days
 )
 
 // Unit is what a metric's number counts.
@@ -74,6 +76,7 @@ var metricOrder = []Metric{
 	Recall, RecallLater, Lost, LostShare, FirstCaught, FirstAfter, Precision, Evaluated,
 	Logins, RefusedCount, RefusedRate, SteppedUp, CrowdUp, QuietUp, QuietTrusted, AlarmUp, AlarmTrusted, AlarmAbroad, SharedRatio,
 	Delayed, LockedOut, OwnerDelayed, AlarmCount, AlarmLength,
+	BudgetUsed, BusierTimes,
 }
 
 var measures = map[Metric]measure{
@@ -143,6 +146,9 @@ var measures = map[Metric]measure{
 		}
 		return Figure{Value: longest.Seconds()}, true
 	}},
+	// Those of rules are read off [Thresholds].
+	BudgetUsed:  {Ratio, Lower, false, func(*Result) (Figure, bool) { return Figure{}, false }},
+	BusierTimes: {Ratio, Lower, false, func(*Result) (Figure, bool) { return Figure{}, false }},
 }
 
 func share(of, among int) (Figure, bool) {

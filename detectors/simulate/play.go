@@ -62,12 +62,13 @@ func (q *queue) Pop() any {
 // play is one run of a scenario.
 type play struct {
 	Scenario
-	town    *town
-	defense Defense
-	r       *rand.Rand
-	result  Result
-	queue   queue
-	events  uint64
+	town     *town
+	defense  Defense
+	grounded Grounded // the same, or nil
+	r        *rand.Rand
+	result   Result
+	queue    queue
+	events   uint64
 
 	polled   time.Time
 	alarms   map[string]time.Time
@@ -88,6 +89,9 @@ func Run(ctx context.Context, s Scenario, seed uint64, name string, d Defense) (
 	p := &play{Scenario: s, town: newTown(s.Town, seed, start), defense: d, r: rand.New(rand.NewPCG(seed, 5)),
 		result: Result{Scenario: s.ID, Form: s.Form, Defense: name, Seed: seed},
 		alarms: map[string]time.Time{}, lost: map[int]bool{}, flagged: map[detectors.Digest]bool{}, attacked: map[detectors.Digest]bool{}, guesses: map[guess]int{}, owners: map[int]bool{}}
+	if g, ok := d.(Grounded); ok {
+		p.grounded, p.result.Matches = g, newMatches(g.Rules())
+	}
 	p.result.Attack.Slices = make([]Slice, 100)
 	for i := range p.result.Attack.Slices {
 		p.result.Attack.Slices[i].At = s.Start.Add(s.end.Sub(s.Start) / 100 * time.Duration(i))
@@ -364,6 +368,9 @@ func (p *play) follow(t try, before, final Action, counted bool) {
 		add(t.abroad && !calm, &r.AbroadAlarm)
 		add(t.carrier, &r.Carrier)
 		add(t.crowd, &r.Crowd)
+		if p.grounded != nil {
+			p.result.Matches.add(p.grounded.Grounds(), t.weight)
+		}
 		s := p.slice(t.at)
 		s.Good += t.weight
 		if final.stops() {

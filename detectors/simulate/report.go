@@ -19,6 +19,8 @@ type Report struct {
 	Scale     float64 // of people and attempts; 1: as written
 	Defense   string  // the shipped one, as results name it
 	Results   []Result
+	// Thresholds are the shipped defense's; nil: they were not measured.
+	Thresholds *Thresholds
 	// Titles and Stories say what scenarios are, by id.
 	Titles, Stories map[string]Words
 }
@@ -149,7 +151,12 @@ func (g *reading) figure(v variant, m Metric) (Joined, bool) {
 // Judge holds the shipped defense to every target.
 func (r *Report) Judge() []Judged {
 	all := make([]Judged, len(Targets))
+	rules := r.Thresholds.Rules()
 	for i, t := range Targets {
+		if t.Scenario == EachRule {
+			all[i] = t.judgeRules(rules)
+			continue
+		}
 		all[i] = t.judge(r.Results, r.Defense)
 	}
 	return all

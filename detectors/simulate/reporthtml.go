@@ -50,6 +50,7 @@ type (
 		InAll                 grid
 		Targets, MissedList   []targetRow
 		Beaten                []beatenRow
+		Thresholds            *thresholdsPage
 		Attacks, Days         []glanceRow
 		AttackPages, DayPages []scenarioPage
 	}
@@ -126,6 +127,7 @@ func (g *reading) page(w lexicon) page {
 		}
 	}
 	p.Beaten = beatenRows(w, g.beaten())
+	p.Thresholds = g.Thresholds.page(w)
 	for _, s := range g.scenarios {
 		ours := variant{s, Plain, g.Defense, false}
 		glance := glanceRow{Anchor: anchor(s), Scenario: s, Title: w.title(s, g.Titles), Mark: worstMark(judged, s)}

@@ -26,6 +26,8 @@ type (
 		Figures       []figureJSON `json:"figures"`
 		Beaten        []beatenJSON `json:"beaten"`
 		Results       []Result     `json:"results"`
+
+		Thresholds *thresholdsJSON `json:"thresholds"`
 	}
 	judgedJSON struct {
 		Target
@@ -72,6 +74,7 @@ func (r *Report) WriteJSON(out io.Writer) error {
 	j := reportJSON{
 		Format: 1, Made: r.Made, ScenarioFiles: r.Scenarios, RulePack: r.Rules, Seeds: r.Seeds, Spread: r.Spread, Scale: cmp.Or(r.Scale, 1), Defense: r.Defense,
 		Targets: []judgedJSON{}, Figures: []figureJSON{}, Beaten: []beatenJSON{}, Results: r.Results,
+		Thresholds: r.Thresholds.json(),
 	}
 	j.Met, j.Missed, j.NotRun = tally(judged)
 	if j.Seeds == nil {

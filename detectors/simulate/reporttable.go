@@ -54,6 +54,8 @@ func (r *Report) WriteTable(out io.Writer, language string) error {
 		}
 	}
 
+	r.Thresholds.table(b, w)
+
 	beaten := g.beaten()
 	last := variant{}
 	for _, v := range g.variants {

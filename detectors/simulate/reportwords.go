@@ -236,10 +236,13 @@ var english = lexicon{
 		OwnerDelayed: "owner's log-ins held up",
 		AlarmCount:   "false alarms of a stratum",
 		AlarmLength:  "longest false alarm",
+		BudgetUsed:   "false matches of the budget",
+		BusierTimes:  "false matches, busier days",
 	},
 	titles: map[string]string{
 		AllBenign:  "All days without an attack",
 		EachAttack: "Every attack",
+		EachRule:   "Every rule",
 	},
 	defenses: map[string]string{
 		"kidoban":      "Kidoban",
@@ -301,6 +304,11 @@ var english = lexicon{
 		"group all": "all", "group quiet": "no alarm on", "group quiet known": "no alarm on, known device", "group alarm": "during an alarm", "group alarm known": "during an alarm, known device",
 		"group alarm abroad": "during an alarm, abroad", "group shared": "through a mobile carrier", "group crowd": "people in focus", "turned away": "refused",
 		"alarm list": "Campaign alarms", "stratum": "of", "length": "length",
+		"thresholds": "Thresholds: false matches of each rule in 100,000 good log-ins",
+		"thresholds note": "%[1]s good log-ins on days without an attack, and %[2]s on days with %[3]s times as many people in the same offices and behind the same carriers. A rule matches falsely if it matches a good log-in or has decided on whom it is from. " +
+			"The worst seed must stay within the rule's budget, and a busier day within %[4]s times the share of the others, or of one in 100,000 where that is more.",
+		"budget": "budget", "all seeds": "all seeds", "busier": "%s× busier", "times": "times", "rule": "rule", "number": "number, and from where on it counts", "max": "highest",
+		"numbers":     "What good log-ins reach of the numbers that rules compare",
 		"how heading": "How this was measured",
 		"how":         "Made-up people and attackers meet the shipped defense in virtual time, and the truth about each attempt is known. Each scenario is played once per seed, and the worst seed counts. Thresholds were set on other seeds. The hashes name the scenario files and rules that were used; equal hashes, seeds and programs give equal figures.",
 	},
@@ -333,10 +341,13 @@ var japanese = lexicon{
 		OwnerDelayed: "妨げられた本人のログイン",
 		AlarmCount:   "誤警報(層ごとの最多)",
 		AlarmLength:  "最長の誤警報",
+		BudgetUsed:   "誤検知(許容量に対する比)",
+		BusierTimes:  "誤検知(混雑日の倍率)",
 	},
 	titles: map[string]string{
 		AllBenign:  "攻撃のない日すべて",
 		EachAttack: "攻撃ごと",
+		EachRule:   "ルールごと",
 	},
 	defenses: map[string]string{
 		"kidoban":      "Kidoban",
@@ -398,6 +409,11 @@ var japanese = lexicon{
 		"group all": "全体", "group quiet": "警報なし", "group quiet known": "警報なし・既知の端末", "group alarm": "警報中", "group alarm known": "警報中・既知の端末",
 		"group alarm abroad": "警報中・海外", "group shared": "携帯網の共有アドレス", "group crowd": "主役の人々", "turned away": "拒否",
 		"alarm list": "警報の一覧", "stratum": "対象", "length": "長さ",
+		"thresholds": "しきい値:正しいログイン 10 万件あたりの誤検知(ルールごと)",
+		"thresholds note": "攻撃のない日の正しいログイン %[1]s 件と、同じ事務所・同じ携帯網に %[3]s 倍の人がいる日の %[2]s 件で測りました。ルールが正しいログインに一致するか、その人への決定を出していれば誤検知とします。" +
+			"最悪のシードでもルールの許容量に収まり、混雑日の割合は通常日(10 万件に 1 件を下回ればその値)の %[4]s 倍以内であることが条件です。",
+		"budget": "許容量", "all seeds": "全シード", "busier": "%s 倍の混雑", "times": "倍率", "rule": "ルール", "number": "数値と、疑わしいとする値", "max": "最大",
+		"numbers":     "ルールが比べる数値に、正しいログインがどこまで達するか",
 		"how heading": "測り方",
 		"how":         "架空の利用者と攻撃者が、仮想の時間の中で出荷時の防御に向かいます。各試行の真実はわかっています。シナリオはシードごとに一度ずつ行い、最悪のシードを採ります。しきい値は別のシードで決めました。ハッシュは使ったシナリオとルールを示し、ハッシュ、シード、プログラムが同じなら数値も同じです。",
 	},

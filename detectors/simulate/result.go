@@ -47,6 +47,9 @@ type Result struct {
 	People   PeopleResult  `json:"people"`
 	Alarms   []AlarmResult `json:"alarms,omitempty"`
 	Events   int           `json:"events"`
+	// Matches are those of a defense that is [Grounded]; nil: it is not. A report has its
+	// own section on them.
+	Matches *Matches `json:"-"`
 }
 
 // AttackResult is what attackers got. An attempt is caught when it was answered before

@@ -136,6 +136,7 @@ const (
 	AttemptsMax = 1_000_000
 	SpanMax     = 400 * 24 * time.Hour
 	crowdMax    = 2_000_000 // attempts of a crowd that are planned
+	stormMax    = 10_000    // requests of a storm per second
 	scenarioMax = 64 << 10  // bytes of a file
 )
 
@@ -226,7 +227,7 @@ func (s *Scenario) check() (faults []string) {
 		count(at+"variants", c.Variants, 0, len(letters))
 		share(at+"mistype", c.Mistype)
 		share(at+"device", c.Device)
-		if !(c.Rate >= 0 && c.Rate <= 10_000) || c.Rate*time.Duration(c.Length).Seconds() > 2_000_000 {
+		if !(c.Rate >= 0 && c.Rate <= stormMax) || c.Rate*time.Duration(c.Length).Seconds() > 2_000_000 {
 			bad("%srate is %v: want at most 10,000 a second and 2,000,000 in all", at, c.Rate)
 		}
 		each := 1.0

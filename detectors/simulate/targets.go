@@ -31,6 +31,8 @@ const (
 	// EachAttack is the worst of the other scenarios, where at least [EachLogins] good
 	// log-ins are behind the figure.
 	EachAttack = "attacks"
+	// EachRule is the worst of the shipped rules, on days without an attack.
+	EachRule = "rules"
 )
 
 // EachLogins is how many log-ins a share needs before [EachAttack] judges it: of
@@ -69,6 +71,8 @@ var Targets = []Target{
 	target(EachAttack, AlarmUp, 0.08),
 	target(EachAttack, AlarmTrusted, 0.003),
 	target(EachAttack, AlarmAbroad, 2),
+	target(EachRule, BudgetUsed, 1),
+	target(EachRule, BusierTimes, BusierMost),
 
 	target(nameA1, Recall, 0.995),
 	target(nameA1, Lost, 1),

@@ -52,6 +52,7 @@ type Gate struct {
 	sequence  uint64
 
 	registered map[string]time.Time // when a rule decided on a subject last
+	grounds    *grounds             // nil: nobody asks for them
 }
 
 // New returns a gate that has seen nothing. The error tells every fault of the rules.
@@ -104,6 +105,7 @@ var after = map[detectors.Kind]rules.Stage{
 // outcome to be told to After.
 func (g *Gate) Before(e *detectors.Event) policies.Verdict {
 	g.prepare(e)
+	g.grounds.begin()
 	g.ticket = limits.Ticket{}
 	stage, ok := before[e.Kind]
 	if !ok {
@@ -153,6 +155,7 @@ func (g *Gate) ask(stage rules.Stage, e *detectors.Event) policies.Verdict {
 	if g.rules.Asks(stage) {
 		signals := g.detectors.Assess(*e)
 		found := g.rules.Evaluate(stage, *e, signals)
+		g.grounds.asked(stage, e, signals, found)
 		g.register(found, e)
 		verdict, _ = policies.AnswerOf(found, signals)
 	}
@@ -211,6 +214,7 @@ func (g *Gate) match(e *detectors.Event) policies.Verdict {
 	if d.ID == "" || d.Action == rules.Allow {
 		return policies.Verdict{}
 	}
+	g.grounds.decided(d.Rule)
 	v := policies.Verdict{Action: d.Action, Reason: policies.ReasonDecision, Rule: d.Rule, Decision: d.ID, Until: d.Until}
 	if d.Action == rules.Delay {
 		v.Delay = g.delay

@@ -28,7 +28,7 @@ network, and knows the truth of each attempt: what was tried, what got through, 
 gate acted, who was bothered.`,
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.Use, cmd.RunE = "simulate COMMAND", showCommands
-			cmd.AddCommand(simulateRunCommand("run"), simulateRunCommand("all"), simulateListCommand(), verdictsCommand())
+			cmd.AddCommand(simulateRunCommand("run"), simulateRunCommand("all"), simulateBudgetCommand(), simulateListCommand(), verdictsCommand())
 		},
 	})
 }
@@ -61,17 +61,22 @@ With --check the status is 1 if a target is missed.`,
 		cmd.Use, cmd.Short, cmd.Args, cmd.Example = "all [flags]", "Plays every scenario that ships", cobra.NoArgs, ""
 		cmd.Long = "\nIs kidoban simulate run all."
 	}
+	busier := 0.0
+	if name == "all" {
+		busier = busierDays
+	}
 	f := cmd.Flags()
-	f.StringVar(&seeds, "seeds", "11-20", "`numbers` that people and attackers are made from, such as 11-20 or 1,5,9")
+	f.StringVar(&seeds, "seeds", "11-20", seedsUsage)
+	f.Float64Var(&o.busier, "busier", busier, "play days without an attack also with so many `times` as many people, and report on thresholds; 0: do not")
 	f.Float64Var(&o.spread, "spread", 0, "play also with the numbers of a scenario drawn within this `share` of what is written, such as 0.5")
 	f.Float64Var(&o.scale, "scale", 1, "so many `times` as many people and attempts, for a quick look")
-	f.IntVar(&o.jobs, "jobs", min(runtime.GOMAXPROCS(0), 4), "how many `runs` are played at a time; each has a town in memory")
+	f.IntVar(&o.jobs, "jobs", min(runtime.GOMAXPROCS(0), 4), jobsUsage)
 	f.BoolVar(&o.baselines, "baselines", false, "play also before simpler defenses, to compare")
 	f.BoolVar(&o.json, "json", false, "write JSON instead of a table")
 	f.StringVar(&o.html, "html", "", "write a page for people into this `file` too")
 	f.BoolVar(&o.check, "check", false, "fail if a target is missed")
 	f.StringVar(&o.language, "language", language(os.Getenv), "`language` of table and page: en or ja")
-	f.StringVar(&pack, "rules", "", "read the rules in this `directory` instead of those that ship")
+	f.StringVar(&pack, "rules", "", rulesUsage)
 	var live liveFlags
 	if name == "run" {
 		f.StringVar(&live.url, "live", "", "play over HTTP through the gate at this `address` of this machine, such as https://localhost:8443")
@@ -86,20 +91,9 @@ With --check the status is 1 if a target is missed.`,
 		if o.live, err = live.gate(); err != nil {
 			return err
 		}
-		if o.seeds, err = seedList(seeds); err != nil {
+		if err := o.prepare(seeds, pack); err != nil {
 			return err
 		}
-		if err := o.valid(); err != nil {
-			return err
-		}
-		if pack != "" {
-			o.pack = os.DirFS(pack)
-		}
-		set, faults := rules.Load(o.pack)
-		if len(faults) > 0 {
-			return fmt.Errorf("loading the rules: %w", errors.Join(faults...))
-		}
-		o.defense = func() (simulate.Defense, error) { return shippedDefense(set) }
 		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
 		cmd.SilenceUsage = true
@@ -108,11 +102,45 @@ With --check the status is 1 if a target is missed.`,
 	return cmd
 }
 
-// shippedDefense is a gate that has known its accounts for long, with the given rules.
-func shippedDefense(set *rules.Set) (simulate.Defense, error) {
+// Usage of flags that several commands have.
+const (
+	seedsUsage = "`numbers` that people and attackers are made from, such as 11-20 or 1,5,9"
+	jobsUsage  = "how many `runs` are played at a time; each has a town in memory"
+	rulesUsage = "read the rules in this `directory` instead of those that ship"
+)
+
+// busierDays is how many times as many people thresholds are tried on.
+const busierDays = 10
+
+// prepare reads what flags name.
+func (o *simulateOptions) prepare(seeds, pack string) (err error) {
+	if o.seeds, err = seedList(seeds); err != nil {
+		return err
+	}
+	if err := o.valid(); err != nil {
+		return err
+	}
+	if pack != "" {
+		o.pack = os.DirFS(pack)
+	}
+	set, faults := rules.Load(o.pack)
+	if len(faults) > 0 {
+		return fmt.Errorf("loading the rules: %w", errors.Join(faults...))
+	}
+	grounded := o.busier != 0
+	o.defense = func() (simulate.Defense, error) { return shippedDefense(set, grounded) }
+	return nil
+}
+
+// shippedDefense is a gate that has known its accounts for long, with the given rules,
+// and tells its grounds if that is wanted.
+func shippedDefense(set *rules.Set, grounded bool) (simulate.Defense, error) {
 	g, err := dry.New(dry.Config{Set: set})
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
+	case grounded:
+		return dry.NewGrounded(g), nil
 	}
 	return dry.Simulated{Gate: g}, nil
 }

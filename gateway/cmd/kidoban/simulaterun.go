@@ -25,8 +25,10 @@ import (
 type simulateOptions struct {
 	seeds                  []uint64
 	spread, scale          float64
+	busier                 float64 // times as many people on days that thresholds are held against; 0: none are played
 	jobs                   int
 	baselines, json, check bool
+	budget                 bool // report on thresholds alone
 	html, language         string
 
 	pack    fs.FS // rules
@@ -49,6 +51,8 @@ func (o *simulateOptions) valid() error {
 		return fmt.Errorf("--spread %v: want a share from 0 to 0.9, such as 0.5", o.spread)
 	case !(o.scale >= 0.001 && o.scale <= 10):
 		return fmt.Errorf("--scale %v: want 0.001 to 10", o.scale)
+	case o.busier != 0 && !(o.busier >= 1 && o.busier <= 100):
+		return fmt.Errorf("--busier %v: want 1 to 100 times, or 0 for no busier days", o.busier)
 	case o.jobs < 1 || o.jobs > jobsMax:
 		return fmt.Errorf("--jobs %d: want 1 to %d", o.jobs, jobsMax)
 	case !slices.Contains(simulate.Languages, o.language):
@@ -168,6 +172,7 @@ type simulateTask struct {
 	name     string // of the defense
 	defense  func() (simulate.Defense, error)
 	live     *simulate.Live // or nil
+	busier   bool           // for thresholds alone
 }
 
 func (t simulateTask) play(ctx context.Context) (simulate.Result, error) {
@@ -192,20 +197,24 @@ func (t simulateTask) play(ctx context.Context) (simulate.Result, error) {
 const ours = "kidoban"
 
 // tasks lists the runs: every scenario and seed, before others where they are compared,
-// and drawn where there is a spread.
+// drawn where there is a spread, and days without an attack once more where busier ones
+// are asked for.
 func (o *simulateOptions) tasks(scenarios []simulate.Scenario) []simulateTask {
 	var all []simulateTask
 	for _, s := range scenarios {
 		s = s.Scale(o.scale)
 		for _, seed := range o.seeds {
-			all = append(all, simulateTask{s, seed, 0, ours, o.defense, o.live})
+			all = append(all, simulateTask{s, seed, 0, ours, o.defense, o.live, false})
 			if o.spread != 0 {
-				all = append(all, simulateTask{s, seed, o.spread, ours, o.defense, o.live})
+				all = append(all, simulateTask{s, seed, o.spread, ours, o.defense, o.live, false})
 			}
 			if o.baselines {
 				for _, b := range simulate.Baselines() {
-					all = append(all, simulateTask{s, seed, 0, b.Name, func() (simulate.Defense, error) { return b.New(), nil }, nil})
+					all = append(all, simulateTask{s, seed, 0, b.Name, func() (simulate.Defense, error) { return b.New(), nil }, nil, false})
 				}
+			}
+			if o.busier != 0 && len(s.Raids) == 0 {
+				all = append(all, simulateTask{s.Busier(o.busier), seed, 0, ours, o.defense, o.live, true})
 			}
 		}
 	}
@@ -236,7 +245,11 @@ func (o *simulateOptions) simulate(ctx context.Context, args []string, stdout, s
 	}
 	report := simulate.Report{
 		Made: o.now().UTC().Truncate(time.Second), Scenarios: hash, Rules: packHash, Seeds: o.seeds, Spread: o.spread, Scale: o.scale, Defense: ours,
-		Results: results, Titles: make(map[string]simulate.Words), Stories: make(map[string]simulate.Words),
+		Titles: make(map[string]simulate.Words), Stories: make(map[string]simulate.Words),
+	}
+	report.Results, report.Thresholds = o.sorted(tasks, results)
+	if o.budget {
+		return o.writeBudget(&report, stdout)
 	}
 	for _, s := range scenarios {
 		report.Titles[s.ID], report.Stories[s.ID] = s.Title, s.Story
@@ -268,6 +281,24 @@ func (o *simulateOptions) simulate(ctx context.Context, args []string, stdout, s
 		return fmt.Errorf("targets missed: %d", missed)
 	}
 	return nil
+}
+
+// sorted tells results of busier days from the others.
+func (o *simulateOptions) sorted(tasks []simulateTask, results []simulate.Result) (plain []simulate.Result, t *simulate.Thresholds) {
+	if o.busier != 0 {
+		t = &simulate.Thresholds{Busier: o.busier}
+	}
+	for i, r := range results {
+		switch {
+		case tasks[i].busier:
+			t.Bustle = append(t.Bustle, r)
+			continue
+		case t != nil && r.Defense == ours && r.Spread == 0 && len(tasks[i].scenario.Raids) == 0:
+			t.Normal = append(t.Normal, r)
+		}
+		plain = append(plain, r)
+	}
+	return plain, t
 }
 
 // play plays tasks, so many at a time as o says, and returns their results in the order
