@@ -90,6 +90,23 @@ func sample() *simulate.Report {
 		monday.Defense = "window-5-10s"
 		add(0, bothered(monday, 600_000, 0, 60_000))
 	}
+	r.Thresholds = &simulate.Thresholds{Busier: 10}
+	for _, seed := range r.Seeds {
+		r.Thresholds.Normal = append(r.Thresholds.Normal, falsely("b1", seed, 1_000_000, 12, 40))
+		r.Thresholds.Bustle = append(r.Thresholds.Bustle, falsely("b1", seed, 10_000_000, 160, 1600))
+	}
+	return r
+}
+
+// falsely makes up what two rules matched of good log-ins.
+func falsely(scenario string, seed uint64, logins, sequential, guesses int) simulate.Result {
+	r := simulate.Result{Scenario: scenario, Form: simulate.Plain, Defense: "kidoban", Seed: seed}
+	r.Matches = &simulate.Matches{LogIns: logins, Rules: []simulate.RuleMatches{
+		{Rule: simulate.Rule{ID: "stuffing.sequential", Budget: 0.0001, Bounds: []simulate.Bound{{Name: "source.sequential", Limit: 9.2}}},
+			Matched: sequential, Values: []map[float64]int{{0: logins - 1200, 2.39: 1100, 4.79: 99, 9.58: 1}}},
+		{Rule: simulate.Rule{ID: "cracking.step-up", Budget: 0.01, Bounds: []simulate.Bound{{Name: "account.guesses", Limit: 5}}},
+			Matched: guesses, Values: []map[float64]int{{0: logins - 70, 1: 30, 3: 40}}},
+	}}
 	return r
 }
 

@@ -139,7 +139,7 @@ func TestTargetsAreOfWhatShips(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ships := map[string]bool{simulate.AllBenign + " plain": true, simulate.EachAttack + " plain": true}
+	ships := map[string]bool{simulate.AllBenign + " plain": true, simulate.EachAttack + " plain": true, simulate.EachRule + " plain": true}
 	for _, s := range all {
 		ships[s.ID+" "+s.Form] = true
 	}
