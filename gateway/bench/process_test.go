@@ -175,16 +175,19 @@ func (p *process) cpu() (time.Duration, error) {
 }
 
 // resident is the memory of the process in bytes.
-func (p *process) resident() (int64, error) {
+func (p *process) resident() (int64, error) { return p.status("VmRSS") }
+
+// status is an amount of memory from the process's status, in bytes.
+func (p *process) status(field string) (int64, error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	if err != nil {
 		return 0, err
 	}
 	for line := range strings.Lines(string(status)) {
-		if value, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+		if value, ok := strings.CutPrefix(line, field+":"); ok {
 			kib, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64)
 			return kib << 10, err
 		}
 	}
-	return 0, fmt.Errorf("%s: no VmRSS in its status", p.name)
+	return 0, fmt.Errorf("%s: no %s in its status", p.name, field)
 }
