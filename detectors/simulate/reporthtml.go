@@ -142,7 +142,11 @@ func (g *reading) page(w lexicon) page {
 		}
 		glance.BarHead = w.say[heads[0]]
 		for i, m := range metrics {
-			glance.Cells = append(glance.Cells, cell{Head: w.say[heads[i+1]], Text: g.text(w, ours, m)})
+			text := "–"
+			if g.shown(s, m) {
+				text = g.text(w, ours, m)
+			}
+			glance.Cells = append(glance.Cells, cell{Head: w.say[heads[i+1]], Text: text})
 		}
 		if g.ofPeople(s) {
 			p.Days, p.DayPages = append(p.Days, glance), append(p.DayPages, g.scenario(w, s, judged))

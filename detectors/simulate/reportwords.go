@@ -288,7 +288,8 @@ var english = lexicon{
 
 		"headline good": "All %d targets that were tried are met.", "headline missed": "%d of %d targets are missed.", "headline none": "No target was tried.",
 		"missed heading": "What was missed", "instead of": " instead of ", "list": ", ",
-		"tile of": "%s of %s", "in all": "All scenarios as written, all seeds", "quiet stepped": "good log-ins stepped up, no alarm",
+		"tile of": "%s of %s", "simpler": "Beside Kidoban: no defense; 5 / 10 s: an address is refused for 4 hours after six failures within seconds, of which one is forgiven every 10 s; 20 / 10 min: an address has 20 requests in 10 minutes; lock-out: ten failures in a row lock an account for 30 minutes.",
+		"in all": "All scenarios as written, all seeds", "quiet stepped": "good log-ins stepped up, no alarm",
 		"tile lost": "Accounts lost", "tile lost note": "of the right pairs that attackers had.",
 		"tile caught": "Attempts caught", "tile caught note": "of %s, before the attacker could learn whether the password was right.",
 		"tile refused": "Good log-ins refused", "tile refused note": "of those with the right password, attacks included.",
@@ -400,7 +401,8 @@ var japanese = lexicon{
 
 		"headline good": "試した目標 %d 件をすべて達成しました。", "headline missed": "試した目標のうち %[1]d 件が未達です(全 %[2]d 件)。", "headline none": "試した目標はありません。",
 		"missed heading": "未達の目標", "instead of": "、目標 ", "list": "、",
-		"tile of": "%s / %s", "in all": "基本形すべて、全シードの合計", "quiet stepped": "追加確認(警報なし)",
+		"tile of": "%s / %s", "simpler": "比較した防御:「10秒5回」は失敗が数秒に 6 回続いたアドレスを 4 時間拒否(10 秒ごとに 1 回分を許す)、「10分20回」はアドレスごとに 10 分 20 回まで、「10回ロック」は 10 回続けて失敗したアカウントを 30 分ロックします。",
+		"in all": "基本形すべて、全シードの合計", "quiet stepped": "追加確認(警報なし)",
 		"tile lost": "奪われたアカウント", "tile lost note": "攻撃者が持つ正しい組のうち。",
 		"tile caught": "止めた試行", "tile caught note": "%s 件のうち、パスワードの正否を知られる前に止めた割合。",
 		"tile refused": "拒否した正しいログイン", "tile refused note": "正しいパスワードによるもののうち。攻撃中も含みます。",
