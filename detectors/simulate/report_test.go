@@ -106,6 +106,7 @@ func falsely(scenario string, seed uint64, logins, sequential, guesses int) simu
 			Matched: sequential, Values: []map[float64]int{{0: logins - 1200, 2.39: 1100, 4.79: 99, 9.58: 1}}},
 		{Rule: simulate.Rule{ID: "cracking.step-up", Budget: 0.01, Bounds: []simulate.Bound{{Name: "account.guesses", Limit: 5}}},
 			Matched: guesses, Values: []map[float64]int{{0: logins - 70, 1: 30, 3: 40}}},
+		{Rule: simulate.Rule{ID: "decoy.name", Budget: 0.01}},
 	}}
 	return r
 }

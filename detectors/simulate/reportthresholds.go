@@ -229,6 +229,7 @@ func numbersOf(rules []RuleFigures) (all []BoundFigures) {
 type thresholdsPage struct {
 	Note           string
 	Rules, Numbers grid
+	Never          []string // rules without a false match on any day
 }
 
 func (t *Thresholds) page(w lexicon) *thresholdsPage {
@@ -239,6 +240,10 @@ func (t *Thresholds) page(w lexicon) *thresholdsPage {
 	p := &thresholdsPage{Note: t.note(w, rules)}
 	p.Rules.Heads = []string{w.say["rule"], w.say["budget"], w.say["worst"], w.say["all seeds"], t.busierHead(w), w.say["times"]}
 	for _, r := range worstFirst(rules) {
+		if r.Normal.Of+r.Bustle.Of == 0 {
+			p.Never = append(p.Never, r.ID)
+			continue
+		}
 		row := gridRow{Head: marks[r.verdict()] + " " + r.ID}
 		for _, text := range []string{w.budget(r.Budget), hundredThousandth(r.Worst.Value), hundredThousandth(r.Normal.Value), hundredThousandth(r.Bustle.Value), w.number(Ratio, r.Times)} {
 			row.Cells = append(row.Cells, cell{Text: text})

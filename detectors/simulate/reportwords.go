@@ -316,9 +316,10 @@ var english = lexicon{
 		"thresholds note": "%[1]s good log-ins on days without an attack, and %[2]s on days with %[3]s times as many people in the same offices and behind the same carriers. A rule matches falsely if it matches a good log-in or has decided on whom it is from. " +
 			"The worst seed must stay within the rule's budget, and a busier day within %[4]s times the share of the others, or of one in 100,000 where that is more.",
 		"budget": "budget", "all seeds": "all seeds", "busier": "%s× busier", "times": "times", "rule": "rule", "number": "number, and from where on it counts", "max": "highest",
-		"numbers":     "What good log-ins reach of the numbers that rules compare",
-		"how heading": "How this was measured",
-		"how":         "Made-up people and attackers meet the shipped defense in virtual time, and the truth about each attempt is known. Each scenario is played once per seed, and the worst seed counts. Thresholds were set on other seeds. The hashes name the scenario files and rules that were used; equal hashes, seeds and programs give equal figures.",
+		"never matched": "Without a false match, on busier days too:",
+		"numbers":       "What good log-ins reach of the numbers that rules compare",
+		"how heading":   "How this was measured",
+		"how":           "Made-up people and attackers meet the shipped defense in virtual time, and the truth about each attempt is known. Each scenario is played once per seed, and the worst seed counts. Thresholds were set on other seeds. The hashes name the scenario files and rules that were used; equal hashes, seeds and programs give equal figures.",
 	},
 }
 
@@ -429,8 +430,9 @@ var japanese = lexicon{
 		"thresholds note": "攻撃のない日の正しいログイン %[1]s 件と、同じ事務所・同じ携帯網に %[3]s 倍の人がいる日の %[2]s 件で測りました。ルールが正しいログインに一致するか、その人への決定を出していれば誤検知とします。" +
 			"最悪のシードでもルールの許容量に収まり、混雑日の割合は通常日(10 万件に 1 件を下回ればその値)の %[4]s 倍以内であることが条件です。",
 		"budget": "許容量", "all seeds": "全シード", "busier": "%s 倍の混雑", "times": "倍率", "rule": "ルール", "number": "数値と、疑わしいとする値", "max": "最大",
-		"numbers":     "ルールが比べる数値に、正しいログインがどこまで達するか",
-		"how heading": "測り方",
-		"how":         "架空の利用者と攻撃者が、仮想の時間の中で出荷時の防御に向かいます。各試行の真実はわかっています。シナリオはシードごとに一度ずつ行い、最悪のシードを採ります。しきい値は別のシードで決めました。ハッシュは使ったシナリオとルールを示し、ハッシュ、シード、プログラムが同じなら数値も同じです。",
+		"never matched": "混雑日も含めて誤検知のないルール:",
+		"numbers":       "ルールが比べる数値に、正しいログインがどこまで達するか",
+		"how heading":   "測り方",
+		"how":           "架空の利用者と攻撃者が、仮想の時間の中で出荷時の防御に向かいます。各試行の真実はわかっています。シナリオはシードごとに一度ずつ行い、最悪のシードを採ります。しきい値は別のシードで決めました。ハッシュは使ったシナリオとルールを示し、ハッシュ、シード、プログラムが同じなら数値も同じです。",
 	},
 }

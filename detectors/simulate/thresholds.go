@@ -162,9 +162,12 @@ type Thresholds struct {
 // BusierMost is how many times as many false matches a busier day may have.
 const BusierMost = 3.0
 
-// busierLeast is the least share of false matches that a busier day is compared with:
-// fewer than one in 100,000 is chance.
-const busierLeast = 1.0 / 100_000
+// A share below busierLeast is chance, and so are fewer than busierFew false matches on
+// all busier days.
+const (
+	busierLeast = 1.0 / 100_000
+	busierFew   = 10
+)
 
 // RuleFigures are the false matches of one rule.
 type RuleFigures struct {
@@ -174,8 +177,8 @@ type RuleFigures struct {
 	Worst          Figure // of the seeds, as written
 	Seed           uint64 // that Worst is of
 	Where          string // scenario with the largest share, as written; empty: it matched nowhere
-	// Times is how many times the share of Normal, or at least one in 100,000, that of
-	// Bustle is.
+	// Times is how many times the share of Normal that of Bustle is, or that of what chance
+	// makes of either.
 	Times  float64
 	Bounds []BoundFigures
 }
@@ -216,7 +219,7 @@ func (t *Thresholds) Rules() []RuleFigures {
 	for i, r := range normal.Rules {
 		f := RuleFigures{Rule: r.Rule}
 		f.Normal, f.Bustle = normal.share(i), bustle.share(i)
-		f.Times = f.Bustle.Value / max(f.Normal.Value, busierLeast)
+		f.Times = f.Bustle.Value / max(f.Normal.Value, busierLeast, busierFew/BusierMost/float64(max(1, bustle.LogIns)))
 		for _, seed := range slices.Sorted(maps.Keys(seeds)) {
 			if s := seeds[seed].share(i); f.Seed == 0 || s.Value > f.Worst.Value {
 				f.Worst, f.Seed = s, seed

@@ -70,7 +70,8 @@ func TestThresholds(t *testing.T) {
 		{"one seed over its budget", []int{0, 101}, []int{0, 0}, simulate.Missed, simulate.Met, true},
 		{"more on busier days", []int{10, 10}, []int{30, 31}, simulate.Met, simulate.Missed, true},
 		{"fewer than one in 100,000 is chance", []int{0, 0}, []int{3, 3}, simulate.Met, simulate.Met, false},
-		{"from nothing to more than chance", []int{0, 0}, []int{3, 4}, simulate.Met, simulate.Missed, true},
+		{"fewer than ten are chance", []int{0, 0}, []int{5, 4}, simulate.Met, simulate.Met, false},
+		{"from nothing to more than chance", []int{0, 0}, []int{5, 6}, simulate.Met, simulate.Missed, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := &simulate.Report{Defense: "kidoban", Thresholds: &simulate.Thresholds{Busier: 10}}
