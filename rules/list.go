@@ -365,6 +365,15 @@ func listFiles(fsys fs.FS, h History) (files []string, unread bool, faults []err
 	return files, false, faults
 }
 
+// digest is that of all, with their names.
+func (all lists) digest() string {
+	sum := sha256.New()
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		fmt.Fprintln(sum, name, all[name].digest)
+	}
+	return hex.EncodeToString(sum.Sum(nil))
+}
+
 // names lists all for a message.
 func (all lists) names() string {
 	if len(all) == 0 {

@@ -1,8 +1,10 @@
 package rules
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -20,6 +22,9 @@ type Set struct {
 	counters map[string]*counter // by identity; equal ones are kept once
 	order    []*counter          // the same, in the order of first use
 	asked    map[Stage]bool      // where some rule is
+
+	plain   *language // of the rules that ask no list
+	listing string    // digest of the lists that the others ask
 }
 
 // compiled is a rule with its condition and counters.
@@ -30,13 +35,14 @@ type compiled struct {
 	counters map[string]*counter    // by name; filled by newSet
 	failure  atomic.Pointer[error]  // latest error of an evaluation
 	except   []*exemption
+	listing  bool // asks lists
 }
 
 // Load reads every *.yaml at the root of fsys. Each file stands alone: one that
 // does not check, whose id an earlier file has, or whose own tests fail is left
 // out, and the errors say where (file:line:column) and what was expected; the
 // others are in the set, which is never nil.
-func Load(fsys fs.FS) (*Set, []error) { return load(fsys, noHistory{}) }
+func Load(fsys fs.FS) (*Set, []error) { return load(fsys, noHistory{}, nil) }
 
 // History remembers the last good version of files, as watch.Keeper of the gateway
 // does.
@@ -56,7 +62,13 @@ type History interface {
 // first 12 digits of its SHA-256 (see Rule.Generation). A file that is deleted takes
 // its rule and its history away. While the folder cannot be read all last good
 // versions stay. What cannot be remembered is told as an error, and in force.
-func LoadWithHistory(fsys fs.FS, h History) (*Set, []error) { return load(fsys, h) }
+func LoadWithHistory(fsys fs.FS, h History) (*Set, []error) { return load(fsys, h, nil) }
+
+// Reload is LoadWithHistory where old was loaded before: a file that it has, by
+// SHA-256, is neither compiled nor tested again, unless it asks lists and one of them
+// changed. The set has counted nothing; see [Set.Adopt]. Old may be in use meanwhile,
+// and may be nil.
+func Reload(old *Set, fsys fs.FS, h History) (*Set, []error) { return load(fsys, h, old) }
 
 // noHistory remembers nothing.
 type noHistory struct{}
@@ -66,9 +78,9 @@ func (noHistory) LastGood(string) ([]byte, string, bool) { return nil, "", false
 func (noHistory) Names() []string                        { return nil }
 func (noHistory) Forget(string) error                    { return nil }
 
-func load(fsys fs.FS, h History) (*Set, []error) {
+func load(fsys fs.FS, h History, old *Set) (*Set, []error) {
 	known, faults := loadLists(fsys, h)
-	l, err := newLanguage(known)
+	l, err := newLoader(known, old)
 	if err != nil {
 		return newSet(nil), append(faults, err)
 	}
@@ -130,7 +142,58 @@ func load(fsys fs.FS, h History) (*Set, []error) {
 			}
 		}
 	}
-	return newSet(rules), faults
+	s := newSet(rules)
+	s.plain, s.listing = l.plain, l.listing
+	return s, faults
+}
+
+// loader compiles rules, or finds them compiled.
+type loader struct {
+	plain   *language // for rules that ask no list: it outlives every list
+	asking  *language // for those that do; nil: not needed yet
+	lists   lists
+	listing string               // digest of the lists
+	done    map[string]*compiled // of the set before, by SHA-256 of the file
+}
+
+func newLoader(known lists, old *Set) (*loader, error) {
+	l := &loader{lists: known, listing: known.digest(), done: map[string]*compiled{}}
+	if old == nil || old.plain == nil {
+		var err error
+		l.plain, err = newLanguage(nil)
+		return l, err
+	}
+	l.plain = old.plain
+	for _, r := range old.rules {
+		if !r.listing || old.listing == l.listing {
+			l.done[r.Generation] = r
+		}
+	}
+	return l, nil
+}
+
+// load is the rule in a file, which may be known.
+func (l *loader) load(file string, content []byte) (*compiled, []error) {
+	sum := sha256.Sum256(content)
+	if known := l.done[hex.EncodeToString(sum[:])]; known != nil {
+		c := known.fresh()
+		c.File = file
+		return c, nil
+	}
+	if !bytes.Contains(content, []byte(listedFunction+"(")) && !bytes.Contains(content, []byte("list:")) {
+		return l.plain.load(file, content)
+	}
+	if l.asking == nil {
+		var err error
+		if l.asking, err = newLanguage(l.lists); err != nil {
+			return nil, []error{err}
+		}
+	}
+	c, errs := l.asking.load(file, content)
+	if c != nil {
+		c.listing = true
+	}
+	return c, errs
 }
 
 // ruleFiles are the names of the rule files at the root of fsys; nil when it cannot
@@ -273,7 +336,7 @@ func newSet(rules []*compiled) *Set {
 
 // fresh is r without state.
 func (r *compiled) fresh() *compiled {
-	c := &compiled{Rule: r.Rule, when: r.when, where: r.where}
+	c := &compiled{Rule: r.Rule, when: r.when, where: r.where, listing: r.listing}
 	for _, x := range r.except {
 		c.except = append(c.except, x.fresh())
 	}
@@ -287,7 +350,9 @@ func (s *Set) Fresh() *Set {
 	for i, r := range s.rules {
 		rules[i] = r.fresh()
 	}
-	return newSet(rules)
+	fresh := newSet(rules)
+	fresh.plain, fresh.listing = s.plain, s.listing
+	return fresh
 }
 
 // Adopt takes over the counts of old where both sets count the same, so that a
