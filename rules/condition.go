@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"cel.dev/cel-go/cel"
@@ -158,21 +159,34 @@ func fieldText(name string, e *detectors.Event) string {
 }
 
 // catalog is every signal that conditions may name.
-func catalog() []detectors.Description { return detectors.Default(time.Time{}).Catalog() }
+var catalog = sync.OnceValue(func() []detectors.Description { return detectors.Default(time.Time{}).Catalog() })
 
-// taken reports whether a counter of that name would hide something.
-func taken(counter string) bool {
-	names := []string{"all", "int", "uint", "double", "bool", "string", "bytes", "list", "map", "type", "dyn", "duration", "timestamp",
+// reserved are the names that a counter would hide something by.
+var reserved = sync.OnceValue(func() map[string]bool {
+	all := map[string]bool{listedFunction: true, inNetworkFunction: true}
+	for _, name := range []string{"all", "int", "uint", "double", "bool", "string", "bytes", "list", "map", "type", "dyn", "duration", "timestamp",
 		"size", "matches", "true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if", "import",
-		"let", "loop", "package", "namespace", "return", "var", "void", "while"}
+		"let", "loop", "package", "namespace", "return", "var", "void", "while"} {
+		all[name] = true
+	}
+	add := func(name string) {
+		for i, c := range name + "." {
+			if c == '.' {
+				all[name[:i]] = true
+			}
+		}
+	}
 	for _, v := range variables {
-		names = append(names, v.name)
+		add(v.name)
 	}
 	for _, s := range catalog() {
-		names = append(names, s.Name)
+		add(s.Name)
 	}
-	return slices.ContainsFunc(names, func(n string) bool { return n == counter || strings.HasPrefix(n, counter+".") })
-}
+	return all
+})
+
+// taken reports whether a counter of that name would hide something.
+func taken(counter string) bool { return reserved()[counter] }
 
 const (
 	maxExpression = 4096   // characters of a condition
