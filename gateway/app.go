@@ -209,7 +209,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 	a.policy = policy
 	if a.Rules != "" { // who validates wants to know; a gate starts without what does not check
-		_, faults := a.loadRules(reader{openHistory(a.DataDir).rules})
+		_, faults := a.loadRules(reader{openHistory(a.DataDir).rules}, nil)
 		for _, fault := range faults {
 			a.logger.Error("left out", zap.Error(fault))
 		}

@@ -56,12 +56,13 @@ func (nothing) Open(name string) (fs.File, error) {
 }
 
 // loadRules reads the rule files. Of one that does not check the last good version
-// stays in force; the faults say so.
-func (a *App) loadRules(h rules.History) (*rules.Set, []error) {
+// stays in force; the faults say so. What is in old is not tested again; nil: no set
+// was in force.
+func (a *App) loadRules(h rules.History, old *rules.Set) (*rules.Set, []error) {
 	if a.Rules == "" {
-		return rules.Load(rules.Shipped)
+		return rules.Reload(old, rules.Shipped, nil)
 	}
-	return rules.LoadWithHistory(layered{os.DirFS(a.Rules), rules.Shipped}, h)
+	return rules.Reload(old, layered{os.DirFS(a.Rules), rules.Shipped}, h)
 }
 
 // loadPolicies reads policy and presets for the handlers, and has them guard by
@@ -148,7 +149,7 @@ func (rt *runtime) applyLocked(a *App) {
 	}
 	var paths []string
 	if a.Rules != "" {
-		paths = append(paths, a.Rules)
+		paths = append(paths, a.Rules, filepath.Join(a.Rules, "lists"))
 	}
 	if a.Policies != "" {
 		paths = append(paths, a.Policies, filepath.Join(a.Policies, "backends"))
@@ -201,10 +202,9 @@ func (rt *runtime) reread(a *App) {
 }
 
 func (rt *runtime) readLocked(a *App) {
-	set, faults := a.loadRules(rt.files.history.rules)
-	if old := rt.core.Rules.Load(); old != nil {
-		set.Adopt(old)
-	}
+	old := rt.core.Rules.Load()
+	set, faults := a.loadRules(rt.files.history.rules, old)
+	set.Adopt(old)
 	rt.core.Rules.Store(set)
 	faults = append(faults, a.loadPolicies(rt.core, rt.files.history.policies)...)
 	rt.core.Detectors.SetDecoys(decoys(rt.core, a.policy.Decoys))
@@ -241,15 +241,16 @@ func (l layered) Open(name string) (fs.File, error) {
 	return f, err
 }
 
-// ReadDir lists the files of both.
+// ReadDir lists the files of both. Folders inside either need not be there.
 func (l layered) ReadDir(name string) ([]fs.DirEntry, error) {
+	within := func(err error) bool { return name != "." && errors.Is(err, fs.ErrNotExist) }
 	own, err := fs.ReadDir(l[0], name)
-	if err != nil {
+	if err != nil && !within(err) {
 		return nil, fmt.Errorf("the folder of rules: %w", err)
 	}
-	shipped, err := fs.ReadDir(l[1], name)
-	if err != nil {
-		return nil, err
+	shipped, err2 := fs.ReadDir(l[1], name)
+	if err2 != nil && (err != nil || !within(err2)) {
+		return nil, err2
 	}
 	seen := make(map[string]bool, len(own))
 	for _, e := range own {

@@ -66,9 +66,14 @@ func LoadWithHistory(fsys fs.FS, h History) (*Set, []error) { return load(fsys, 
 
 // Reload is LoadWithHistory where old was loaded before: a file that it has, by
 // SHA-256, is neither compiled nor tested again, unless it asks lists and one of them
-// changed. The set has counted nothing; see [Set.Adopt]. Old may be in use meanwhile,
-// and may be nil.
-func Reload(old *Set, fsys fs.FS, h History) (*Set, []error) { return load(fsys, h, old) }
+// changed. The set has counted nothing; see [Set.Adopt]. Old may be in use meanwhile.
+// Old and h may be nil.
+func Reload(old *Set, fsys fs.FS, h History) (*Set, []error) {
+	if h == nil {
+		h = noHistory{}
+	}
+	return load(fsys, h, old)
+}
 
 // noHistory remembers nothing.
 type noHistory struct{}

@@ -18,7 +18,7 @@ import (
 // can stay in force, also across restarts. A version is a file named by its SHA-256
 // and read back only if that is still right; index.json says which is whose. All
 // are written beside their place, synced and renamed; folder and files are the
-// owner's alone. At most 1,000 files of 1 MiB, 64 MiB together, are kept.
+// owner's alone. At most 2,000 files of 1 MiB, 64 MiB together, are kept.
 //
 // One process has a Dir. The zero value with a Dir is ready; it is safe for
 // concurrent use.

@@ -137,7 +137,7 @@ func FuzzIndex(f *testing.F) {
 	f.Add([]byte(`null`))
 	f.Add([]byte(`{"":{}}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if index, err := watch.ParseIndex(b); (index == nil) != (err != nil) || len(index) > 1000 {
+		if index, err := watch.ParseIndex(b); (index == nil) != (err != nil) || len(index) > 2000 {
 			t.Errorf("%d names, %v", len(index), err)
 		}
 	})

@@ -30,7 +30,7 @@ import (
 
 const (
 	maxFile     = 1 << 20
-	maxFiles    = 1000
+	maxFiles    = 2000
 	maxBytes    = 64 << 20 // of all files
 	maxEntries  = 10_000   // of a folder that are looked at
 	pollEvery   = 2 * time.Second
@@ -64,7 +64,7 @@ type Watcher struct {
 // so call New before reading the files. Changed is called by Run, one call at a
 // time, and reads the files anew; calls for changes that happen meanwhile follow it.
 //
-// A file of more than 1 MiB, and what is beyond 1,000 files or 64 MiB together, is
+// A file of more than 1 MiB, and what is beyond 2,000 files or 64 MiB together, is
 // not watched; Options.Error is told.
 func New(paths []string, changed func(), o Options) *Watcher {
 	if o.Poll <= 0 {

@@ -284,13 +284,13 @@ func TestAFolderGoesAndComesBack(t *testing.T) {
 func TestWhatIsTooMuchIsTold(t *testing.T) {
 	dir := t.TempDir()
 	put(t, dir+"/big.yaml", strings.Repeat("x", 1<<20+1))
-	for i := range 1005 {
+	for i := range 2005 {
 		put(t, fmt.Sprintf("%s/f%04d.yaml", dir, i), "x")
 	}
 	must(t, os.Mkdir(dir+"/folder.yaml", 0o700))
 	var faults []string
 	watch.New([]string{dir}, func() {}, watch.Options{Error: func(err error) { faults = append(faults, err.Error()) }})
-	if len(faults) != 7 || !strings.Contains(faults[0], "big.yaml: is not watched: it has 1048577 bytes, and there is room for 1048576") || !strings.Contains(faults[1], "f0999.yaml: is not watched: there are more than 1000 files") {
+	if len(faults) != 7 || !strings.Contains(faults[0], "big.yaml: is not watched: it has 1048577 bytes, and there is room for 1048576") || !strings.Contains(faults[1], "f1999.yaml: is not watched: there are more than 2000 files") {
 		t.Errorf("got %d faults: %q", len(faults), faults)
 	}
 }
