@@ -56,22 +56,22 @@ var answers = map[Stage][]Action{
 // Rule is one rule file, decoded and checked. README.md explains every field to
 // those who write one.
 type Rule struct {
-	ID         ID                 `json:"id"`
-	Title      string             `json:"title"`
+	ID         ID                 `json:"id" validate:"max=100"`
+	Title      string             `json:"title" validate:"max=200,line"`
 	Severity   string             `json:"severity"` // critical, high, medium, low or info
 	Tags       Tags               `json:"tags"`
-	Owner      string             `json:"owner"`
-	Reason     string             `json:"reason"`
+	Owner      string             `json:"owner" validate:"max=100,line"`
+	Reason     string             `json:"reason" validate:"max=2000"`
 	ReviewBy   time.Time          `json:"review_by"` // midnight UTC; checking that it has not passed is the caller's
 	Count      map[string]Counter `json:"count,omitempty"`
 	On         Stage              `json:"on"`
-	When       string             `json:"when"` // CEL, of type bool
-	Except     []Exemption        `json:"except,omitempty"`
-	Then       []Response         `json:"then"`
+	When       string             `json:"when" validate:"max=4096"` // CEL, of type bool
+	Except     []Exemption        `json:"except,omitempty" validate:"max=32,dive"`
+	Then       []Response         `json:"then" validate:"max=8,dive"`
 	Mode       Mode               `json:"mode"`
 	Canary     float64            `json:"canary,omitempty"` // with Mode Enforce: percent of subjects it acts for; 0: all of them
 	Budget     *Budget            `json:"budget,omitempty"`
-	Tests      []Test             `json:"tests"`
+	Tests      []Test             `json:"tests" validate:"max=32,dive"`
 	Generation string             `json:"generation"` // SHA-256 of the file, in hex
 	File       string             `json:"file"`
 	Text       string             `json:"-"` // all of the file
@@ -100,8 +100,8 @@ type Response struct {
 	Else     *Action   `json:"else,omitempty"`   // with Answer: what to answer where the preset or the policy cannot do it; nil: as the policies have it
 	Notify   *Notify   `json:"notify,omitempty"`
 	Incident *Incident `json:"incident,omitempty"`
-	Tag      string    `json:"tag,omitempty"`  // a word that the finding carries, for searching and for reports
-	Mode     Mode      `json:"mode,omitempty"` // in a finding: Enforce or Shadow, for the subject of this response; in a rule: empty
+	Tag      string    `json:"tag,omitempty" validate:"max=64"` // a word that the finding carries, for searching and for reports
+	Mode     Mode      `json:"mode,omitempty"`                  // in a finding: Enforce or Shadow, for the subject of this response; in a rule: empty
 }
 
 // Decide asks for a lasting decision about the event's subject of a scope.
@@ -121,17 +121,17 @@ type Notify struct {
 
 // Incident proposes an incident, one per value of the field Key.
 type Incident struct {
-	Category string `json:"category"`
+	Category string `json:"category" validate:"max=64"`
 	Key      string `json:"key"` // a scope, as in Decide, or actor
 }
 
 // Exemption says which matches of a rule are none, who vouches for that, and until
 // when. Exactly one of When and List is set.
 type Exemption struct {
-	When   string    `json:"when,omitempty"` // CEL over the event alone, of type bool
-	List   string    `json:"list,omitempty"` // name of a list that the event's address, operator, account, domain or fingerprint is in
-	Owner  string    `json:"owner"`
-	Reason string    `json:"reason"`
+	When   string    `json:"when,omitempty" validate:"max=4096"` // CEL over the event alone, of type bool
+	List   string    `json:"list,omitempty" validate:"max=64"`   // name of a list that the event's address, operator, account, domain or fingerprint is in
+	Owner  string    `json:"owner" validate:"max=100,line"`
+	Reason string    `json:"reason" validate:"max=2000"`
 	Until  time.Time `json:"until"` // midnight UTC; an event of this time or later is not covered
 }
 
@@ -143,7 +143,7 @@ type Budget struct {
 
 // Test is one story in a rule file and how it ends. Load runs all of them.
 type Test struct {
-	Name   string  `json:"name"`
+	Name   string  `json:"name" validate:"max=200,line"`
 	Expect *Decide `json:"expect"` // the action and scope wanted, a zero Decide being any match; nil: the rule must not match
 }
 

@@ -272,6 +272,7 @@ func (l *language) load(file string, content []byte) (*compiled, []error) {
 		}
 	}
 	c.except = r.compileExemptions(speech.event)
+	r.check()
 	if len(r.faults) > 0 {
 		return nil, r.errors()
 	}
