@@ -280,8 +280,6 @@ func (l *language) dialect(s Stage) (*dialect, error) {
 	return d, nil
 }
 
-func counterVariable(name string) cel.EnvOption { return cel.Variable(name, cel.IntType) }
-
 // expression is a compiled condition.
 type expression struct {
 	program cel.Program
@@ -408,39 +406,4 @@ func (x *expression) holds(f *facts) (bool, error) {
 		return false, fmt.Errorf("the condition gave %s, want bool", v.Type().TypeName())
 	}
 	return bool(b), nil
-}
-
-// facts answers an expression's questions straight from the event. It
-// implements [cel.Activation].
-type facts struct {
-	event    *detectors.Event
-	signals  []detectors.Signal
-	counters map[string]*counter // of the rule being evaluated; nil inside where
-}
-
-// ResolveName implements [cel.Activation].
-func (f *facts) ResolveName(name string) (any, bool) {
-	if i, ok := variableIndex[name]; ok {
-		return variables[i].value(f.event), true
-	}
-	if c, ok := f.counters[name]; ok {
-		return types.Int(c.value(f.event)), true
-	}
-	if !strings.Contains(name, ".") {
-		return nil, false
-	}
-	// A signal that is not said is 0; names were checked when the rule was loaded.
-	return types.Double(f.signal(name).Value), true
-}
-
-// Parent implements [cel.Activation].
-func (f *facts) Parent() cel.Activation { return nil }
-
-func (f *facts) signal(name string) detectors.Signal {
-	for _, s := range f.signals {
-		if s.Name == name {
-			return s
-		}
-	}
-	return detectors.Signal{Name: name}
 }

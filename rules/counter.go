@@ -1,167 +1,195 @@
 package rules
 
 import (
-	"strings"
 	"sync"
 	"time"
+
+	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/common/types/ref"
 
 	"github.com/kidoban/kidoban/detectors"
 )
 
-const (
-	panes       = 16      // a window is kept in 16 panes and the one that is leaving
-	maxKeys     = 1 << 18 // per counter; the one idle longest goes
-	maxDistinct = 4096    // different values per key; a count stays there however many more come
-	maxMembers  = 1 << 21 // different values of all keys of a counter; the key idle longest goes
-	listed      = 16      // values kept in a list before they become a map
-)
-
-// counter counts events, or different values of a field, per key in a sliding
-// window of event time. The window is made of 16 panes: it holds everything of
-// the last Within, and at most 1/16 of Within more. Different values are exact
-// up to 4,096 per key and then saturate.
+// counter counts what its [Counter] says per key in a sliding window of event time.
+// The window is made of 16 panes: it holds everything of the last Within, and at most
+// 1/16 of Within more. Different values are exact up to 256 per key, and estimated
+// beyond with a standard error of 3.25%.
 //
-// An event that lacks one of the key's fields, or the field whose values are
-// counted, is not counted, and a question about such a key is answered 0: all
-// clients of unknown network operators are not one client.
+// An event that comes late counts in the pane of its own time, or not at all if that
+// has left the window of its key. One that lacks one of the key's fields, or the field
+// whose values are counted, is not counted, and a question about such a key is answered
+// 0: all clients of unknown network operators are not one client.
+//
+// What it may take of memory is bounded; memory.go says what happens there.
 //
 // It is safe for concurrent use.
 type counter struct {
 	Counter
-	where *expression // nil: every event
-	pane  int64       // nanoseconds
+	where, ratio *expression // nil: every event; not a ratio
+	pane         int64       // nanoseconds
+	amount       func(*detectors.Event) ref.Val
+	distinct     keyField   // whose different values are counted
+	by           []keyField // none: one key
+	rung         rung       // of the finest source field in by; everyone: there is none
 
 	mu             sync.Mutex // guards all below
 	hash           hashKey
 	keys           map[uint64]*tally
 	newest, oldest *tally  // of all keys, by the time they were last counted
-	members        int     // of all keys
 	turn           uint64  // of the newest
 	frozen         *freeze // while a snapshot is written, or nil; see snapshot.go
+	room           room    // what may be taken, and is
+	widened        int     // keys that are wider than By says
+	late           uint64  // events that came after their pane had left the window
+	forgotten      uint64  // keys that went before their window did
 }
 
 // tally is the state of one key.
 type tally struct {
+	window
 	key          uint64
 	turn         uint64 // grows from the oldest to the newest
 	newer, older *tally
-	head         int64             // number of the newest pane
-	counts       [panes + 1]uint32 // by number of the pane modulo its length; of members: those last seen in that pane
-	few          []member          // distinct only, up to listed of them
-	many         map[uint64]int64  // instead of few when there are more: pane by value
+	head         int64 // number of the newest pane
+	rung         rung  // how wide the key is
 }
 
-type member struct {
-	value uint64
-	pane  int64
+func newCounter(spec Counter, where, ratio *expression) *counter {
+	c := &counter{Counter: spec, where: where, ratio: ratio, pane: int64(spec.Within) / panes, rung: everyone,
+		hash: newHashKey(), keys: map[uint64]*tally{}}
+	if i, ok := variableIndex[spec.Sum]; ok {
+		c.amount = variables[i].value
+	}
+	if spec.Distinct != "" {
+		c.distinct = newKeyField(spec.Distinct)
+	}
+	for _, name := range spec.By {
+		if name == "all" {
+			continue
+		}
+		f := newKeyField(name)
+		c.by, c.rung = append(c.by, f), min(c.rung, f.rung)
+	}
+	return c
 }
 
-func newCounter(spec Counter, where *expression) *counter {
-	return &counter{Counter: spec, where: where, pane: int64(spec.Within) / panes, hash: newHashKey(), keys: map[uint64]*tally{}}
-}
-
-// identity is equal for counters that count the same.
-func (c Counter) identity() string {
-	return strings.Join([]string{c.Distinct, strings.Join(c.By, ","), c.Within.String(), c.Where}, "\x00")
-}
-
-// observe counts e if it meets the counter's where. The error is where's.
+// observe counts the event if it meets the counter's where. The error is where's, or
+// that of the condition of a ratio.
 func (c *counter) observe(f *facts) error {
 	if c.where != nil {
 		if ok, err := c.where.holds(f); !ok {
 			return err
 		}
 	}
-	by, ok := c.keyOf(f.event)
+	var x sample
+	if c.ratio != nil {
+		holds, err := c.ratio.holds(f)
+		if err != nil {
+			return err
+		}
+		x.holds = holds
+	}
+	if c.amount != nil {
+		n, ok := c.amount(f.event).(types.Int)
+		if !ok || n < 0 {
+			return nil
+		}
+		x.amount = uint64(n)
+	}
+	var keySpace, valueSpace [keyRoom]byte
+	key, ok := c.keyOf(f.event, c.rung, keySpace[:0])
 	if !ok {
 		return nil
 	}
-	text := ""
+	var value []byte
 	if c.Distinct != "" {
-		if text = fieldText(c.Distinct, f.event); text == "" {
+		if value, ok = c.distinct.append(valueSpace[:0], f.event, c.distinct.rung); !ok {
 			return nil
 		}
 	}
-	now := c.paneOf(f.event.Time)
-
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	t := c.touch(c.hash.sum(by), now)
-	if now <= t.head-panes-1 {
-		return nil // older than all that is kept
+	if value != nil {
+		x.value = c.hash.sum(value)
 	}
-	t.advance(now)
-	if c.Distinct == "" {
-		t.counts[at(now)]++
-		return nil
-	}
-	c.addMember(t, c.hash.sum(text), now)
+	c.countLocked(f.event, c.hash.sum(key), x)
 	return nil
 }
 
-// value is the count for the key of e at the time of e. It changes nothing.
-func (c *counter) value(e *detectors.Event) int64 {
-	by, ok := c.keyOf(e)
+// countLocked counts x under a key, or a wider one where there is no room for it.
+func (c *counter) countLocked(e *detectors.Event, key uint64, x sample) {
+	pane, _ := c.paneOf(e.Time)
+	t, key, width := c.findLocked(e, key, pane)
+	if t != nil && pane < t.head-panes {
+		c.late++
+		return
+	}
+	t = c.touch(t, key, width, pane)
+	before := t.bytes()
+	if pane > t.head {
+		t.move(t.head, pane)
+		t.head = pane
+	}
+	t.add(t.head, pane, x)
+	c.grownLocked(e, t, t.bytes()-before)
+}
+
+// ask is the count for the key of e at the time of e. It changes nothing.
+func (c *counter) ask(e *detectors.Event) float64 {
+	var space [keyRoom]byte
+	key, ok := c.keyOf(e, c.rung, space[:0])
 	if !ok {
 		return 0
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	t := c.keys[c.hash.sum(by)]
-	if t == nil {
+	now, elapsed := c.paneOf(e.Time)
+	t, _, _ := c.findLocked(e, c.hash.sum(key), now)
+	switch {
+	case t == nil || now-t.head > panes:
 		return 0
+	case now < t.head: // the window ends where the key was last counted
+		return t.value(t.head, panes, 1)
 	}
-	return t.sum(c.paneOf(e.Time))
+	return t.value(t.head, panes-(now-t.head), elapsed)
 }
 
-// keyOf is the text of e's key.
-func (c *counter) keyOf(e *detectors.Event) (by string, ok bool) {
-	if c.By[0] == "all" {
-		return "", true
-	}
-	if len(c.By) == 1 {
-		by = fieldText(c.By[0], e)
-		return by, by != ""
-	}
-	var texts [4]string
-	for i, field := range c.By {
-		if texts[i] = fieldText(field, e); texts[i] == "" {
-			return "", false
-		}
-	}
-	return strings.Join(texts[:len(c.By)], "\x00"), true
-}
-
-// paneOf numbers panes from 1970 on, rounding down.
-func (c *counter) paneOf(t time.Time) int64 {
+// paneOf numbers panes from 1970 on, rounding down, and says which part of it is over.
+func (c *counter) paneOf(t time.Time) (pane int64, elapsed float64) {
 	n := t.UnixNano()
-	p := n / c.pane
+	pane = n / c.pane
 	if n%c.pane < 0 {
-		p--
+		pane--
 	}
-	return p
+	return pane, float64(n-pane*c.pane) / float64(c.pane)
 }
 
-// touch returns the tally of key, made the newest. Expects the lock.
-func (c *counter) touch(key uint64, now int64) *tally {
-	t := c.keys[key]
+// touch makes t the newest tally, or a new one where t is nil. Expects the lock.
+func (c *counter) touch(t *tally, key uint64, width rung, pane int64) *tally {
 	if t == nil {
-		if len(c.keys) >= maxKeys {
-			c.drop(c.oldest)
-		}
-		t = &tally{key: key, head: now}
-		c.keys[key] = t
-	} else {
-		c.keep(t)
-		if t == c.newest {
-			c.turn++
-			t.turn = c.turn
-			return t
-		}
-		c.unlink(t)
+		c.makeRoom(width, pane)
+		t = &tally{window: c.newWindow(), key: key, head: pane, rung: width}
+		c.room.take(keyBytes + t.bytes())
+		c.hold(t)
+		c.link(t)
+		return t
 	}
+	c.keep(t)
+	if t == c.newest {
+		c.turn++
+		t.turn = c.turn
+		return t
+	}
+	c.unlink(t)
 	c.link(t)
 	return t
+}
+
+func (c *counter) hold(t *tally) {
+	c.keys[t.key] = t
+	if t.rung > c.rung {
+		c.widened++
+	}
 }
 
 // link makes t the newest.
@@ -191,118 +219,13 @@ func (c *counter) unlink(t *tally) {
 	}
 }
 
+// drop lets go of t.
 func (c *counter) drop(t *tally) {
 	c.keep(t)
 	c.unlink(t)
 	delete(c.keys, t.key)
-	c.members -= len(t.few) + len(t.many)
-}
-
-// addMember notes that value was seen in pane now. Expects the lock.
-func (c *counter) addMember(t *tally, value uint64, now int64) {
-	if was, ok := t.member(value); ok {
-		if was >= now {
-			return
-		}
-		if was > t.head-panes-1 {
-			t.counts[at(was)]--
-		}
-		t.counts[at(now)]++
-		t.set(value, now)
-		return
+	c.room.give(keyBytes + t.bytes())
+	if t.rung > c.rung {
+		c.widened--
 	}
-	if live := t.live(); live >= maxDistinct {
-		return
-	} else if n := len(t.few) + len(t.many); n >= listed && n >= 2*int(live) {
-		c.members -= t.purge()
-	}
-	for c.members >= maxMembers && c.oldest != t {
-		c.drop(c.oldest)
-	}
-	if c.members >= maxMembers {
-		return
-	}
-	c.members++
-	t.counts[at(now)]++
-	t.set(value, now)
-}
-
-func at(pane int64) int { return int((pane%(panes+1) + panes + 1) % (panes + 1)) }
-
-// advance makes now the newest pane.
-func (t *tally) advance(now int64) {
-	if now-t.head > panes {
-		t.counts = [panes + 1]uint32{}
-		t.head = max(t.head, now)
-	}
-	for t.head < now {
-		t.head++
-		t.counts[at(t.head)] = 0
-	}
-}
-
-// sum counts the panes that reach into the window that ends in pane now.
-func (t *tally) sum(now int64) (n int64) {
-	for p := max(now, t.head) - panes; p <= t.head; p++ {
-		n += int64(t.counts[at(p)])
-	}
-	return n
-}
-
-func (t *tally) live() int64 { return t.sum(t.head) }
-
-func (t *tally) member(value uint64) (pane int64, ok bool) {
-	if t.many != nil {
-		pane, ok = t.many[value]
-		return pane, ok
-	}
-	for _, m := range t.few {
-		if m.value == value {
-			return m.pane, true
-		}
-	}
-	return 0, false
-}
-
-func (t *tally) set(value uint64, pane int64) {
-	if t.many != nil {
-		t.many[value] = pane
-		return
-	}
-	for i := range t.few {
-		if t.few[i].value == value {
-			t.few[i].pane = pane
-			return
-		}
-	}
-	if len(t.few) < listed {
-		t.few = append(t.few, member{value, pane})
-		return
-	}
-	t.many = make(map[uint64]int64, 2*listed)
-	for _, m := range t.few {
-		t.many[m.value] = m.pane
-	}
-	t.few = nil
-	t.many[value] = pane
-}
-
-// purge forgets members that left the window and returns how many.
-func (t *tally) purge() (n int) {
-	for v, p := range t.many {
-		if p <= t.head-panes-1 {
-			delete(t.many, v)
-			n++
-		}
-	}
-	kept := t.few[:0]
-	for _, m := range t.few {
-		if m.pane > t.head-panes-1 {
-			kept = append(kept, m)
-		} else {
-			n++
-		}
-	}
-	t.few = kept
-	return n
 }

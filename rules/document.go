@@ -19,11 +19,10 @@ import (
 )
 
 const (
-	maxFile     = 256 << 10
-	maxCounters = 16
-	maxThen     = 8
-	maxExcept   = 32
-	maxFaults   = 50 // told of one file; more help nobody
+	maxFile   = 256 << 10
+	maxThen   = 8
+	maxExcept = 32
+	maxFaults = 50 // told of one file; more help nobody
 )
 
 // document is a rule file while it is read. Reading goes on after a fault, so
@@ -353,6 +352,7 @@ type draft struct {
 	when   *yaml.Node
 	counts []*yaml.Node          // names of counters, in the order of the file
 	where  map[string]*yaml.Node // by name of the counter
+	ratio  map[string]*yaml.Node // likewise
 	trials []trial
 
 	exemptions []*draftExemption
@@ -360,7 +360,7 @@ type draft struct {
 }
 
 func (r *draft) read(n *yaml.Node) {
-	r.node, r.where = n, map[string]*yaml.Node{}
+	r.node, r.where, r.ratio = n, map[string]*yaml.Node{}, map[string]*yaml.Node{}
 	var id string
 	r.mapping(n, "rule",
 		field{"id", true, func(n *yaml.Node) {
@@ -401,71 +401,6 @@ func (r *draft) read(n *yaml.Node) {
 	)
 	r.ID = ID(id)
 	r.checkAnswers()
-}
-
-func (r *draft) readCounters(n *yaml.Node) {
-	if n.Kind != yaml.MappingNode {
-		r.fault(n, "count: want a mapping from names to counters, got %s", kindOf(n))
-		return
-	}
-	if len(n.Content)/2 > maxCounters {
-		r.fault(n, "count: %d counters, want at most %d", len(n.Content)/2, maxCounters)
-		return
-	}
-	r.Count = map[string]Counter{}
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		name, c := n.Content[i], Counter{}
-		what := "count." + name.Value
-		if _, twice := r.Count[name.Value]; twice {
-			r.fault(name, "%s: appears twice", what)
-			continue
-		}
-		if name.Kind != yaml.ScalarNode || !counterPattern.MatchString(name.Value) {
-			r.fault(name, "count: name %s: want lower-case letters, digits and underscores", shown(name))
-			continue
-		}
-		if taken(name.Value) {
-			r.fault(name, "count: name %q means something else in conditions: choose another", name.Value)
-			continue
-		}
-		body := n.Content[i+1]
-		has := func(key string) bool {
-			return slices.ContainsFunc(body.Content, func(k *yaml.Node) bool { return k.Value == key })
-		}
-		var unused string
-		r.mapping(body, what,
-			field{"count", false, r.choiceInto(what+".count", []string{"events"}, &unused)},
-			field{"distinct", false, r.choiceInto(what+".distinct", fieldNames, &c.Distinct)},
-			field{"by", true, func(n *yaml.Node) { c.By = r.readBy(n, what+".by") }},
-			field{"within", true, r.durationInto(what+".within", time.Second, 7*day, &c.Within)},
-			field{"where", false, func(n *yaml.Node) {
-				if s, ok := r.text(n, what+".where"); ok {
-					c.Where, r.where[name.Value] = s, n
-				}
-			}})
-		if body.Kind == yaml.MappingNode && has("count") == has("distinct") {
-			r.fault(body, "%s: want either count: events or distinct: FIELD", what)
-		}
-		r.Count[name.Value] = c
-		r.counts = append(r.counts, name)
-	}
-}
-
-func (r *draft) readBy(n *yaml.Node, what string) (by []string) {
-	if n.Kind == yaml.ScalarNode {
-		if n.Value == "all" {
-			return []string{"all"}
-		}
-		return []string{r.choice(n, what, append([]string{"all"}, fieldNames...))}
-	}
-	r.list(n, what, 4, func(e *yaml.Node) {
-		f := r.choice(e, what, fieldNames)
-		if slices.Contains(by, f) && f != "" {
-			r.fault(e, "%s: %s appears twice", what, f)
-		}
-		by = append(by, f)
-	})
-	return by
 }
 
 // readExemption reads who need not fear the rule. An exemption without an end would

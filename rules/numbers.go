@@ -10,12 +10,13 @@ import (
 // [Set.Evaluate] would see it: of the event, of counters and of signals. It changes no
 // count. Thresholds are held against it.
 func (s *Set) Numbers(stage Stage, e detectors.Event, signals []detectors.Signal, visit func(rule ID, name string, value float64)) {
-	f := facts{event: &e, signals: signals}
+	f := newFacts(&e, signals, s.order)
+	defer f.release()
 	for _, r := range s.rules {
 		if r.On != stage {
 			continue
 		}
-		f.counters = r.counters
+		f.rule = r
 		for _, name := range r.when.names {
 			v, ok := f.ResolveName(name)
 			if !ok {

@@ -84,14 +84,6 @@ type Tags struct {
 	OAT    []string `json:"oat,omitempty"`    // OWASP automated threats: OAT-008
 }
 
-// Counter says what a rule counts. Equal counters of different rules are kept once.
-type Counter struct {
-	Distinct string        `json:"distinct,omitempty"` // the field whose different values are counted; empty: events are counted
-	By       []string      `json:"by"`                 // one count per combination of these fields; "all" alone: one count
-	Within   time.Duration `json:"within"`             // 1 s to 7 d
-	Where    string        `json:"where,omitempty"`    // CEL over the event alone; empty: every event
-}
-
 // Response is one thing to do about a match. Exactly one field is set, besides Else
 // and Mode.
 type Response struct {

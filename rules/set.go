@@ -25,6 +25,9 @@ type Set struct {
 
 	plain   *language // of the rules that ask no list
 	listing string    // digest of the lists that the others ask
+
+	limits Limits
+	pool   *pool // of what the counters share
 }
 
 // compiled is a rule with its condition and counters.
@@ -32,7 +35,8 @@ type compiled struct {
 	Rule
 	when     *expression
 	where    map[string]*expression // by name of the counter
-	counters map[string]*counter    // by name; filled by newSet
+	ratio    map[string]*expression // likewise
+	counters map[string]int         // places in the set's order by name; filled by newSet
 	failure  atomic.Pointer[error]  // latest error of an evaluation
 	except   []*exemption
 	listing  bool // asks lists
@@ -243,7 +247,7 @@ func (l *language) load(file string, content []byte) (*compiled, []error) {
 		return nil, faults
 	}
 	r.lists = l.lists
-	c := &compiled{where: map[string]*expression{}}
+	c := &compiled{where: map[string]*expression{}, ratio: map[string]*expression{}}
 	speech, err := l.dialect(r.On)
 	if err != nil {
 		r.fault(r.node, "%v", err)
@@ -254,7 +258,10 @@ func (l *language) load(file string, content []byte) (*compiled, []error) {
 		if where := r.where[name.Value]; where != nil {
 			c.where[name.Value] = r.compile(l.event, where, "count."+name.Value+".where")
 		}
-		extended, err := env.Extend(counterVariable(name.Value))
+		if ratio := r.ratio[name.Value]; ratio != nil {
+			c.ratio[name.Value] = r.compile(l.event, ratio, "count."+name.Value+".ratio")
+		}
+		extended, err := env.Extend(r.Count[name.Value].variable(name.Value))
 		if err != nil {
 			r.fault(name, "count.%s: %v", name.Value, err)
 			continue
@@ -284,8 +291,11 @@ func (l *language) load(file string, content []byte) (*compiled, []error) {
 // try runs the rule's own tests.
 func (r *draft) try(c *compiled) {
 	hits, events, cost := 0, 0, c.when.cost
-	for _, where := range c.where {
-		cost += where.cost
+	for _, x := range c.where {
+		cost += x.cost
+	}
+	for _, x := range c.ratio {
+		cost += x.cost
 	}
 	for _, t := range r.trials {
 		if t.Expect != nil {
@@ -325,24 +335,25 @@ func newSet(rules []*compiled) *Set {
 	})
 	for _, r := range s.rules {
 		s.asked[r.On] = true
-		r.counters = make(map[string]*counter, len(r.Count))
+		r.counters = make(map[string]int, len(r.Count))
 		for _, name := range slices.Sorted(maps.Keys(r.Count)) {
 			spec := r.Count[name]
 			c := s.counters[spec.identity()]
 			if c == nil {
-				c = newCounter(spec, r.where[name])
+				c = newCounter(spec, r.where[name], r.ratio[name])
 				s.counters[spec.identity()] = c
 				s.order = append(s.order, c)
 			}
-			r.counters[name] = c
+			r.counters[name] = slices.Index(s.order, c)
 		}
 	}
+	s.Limit(Limits{})
 	return s
 }
 
 // fresh is r without state.
 func (r *compiled) fresh() *compiled {
-	c := &compiled{Rule: r.Rule, when: r.when, where: r.where, listing: r.listing}
+	c := &compiled{Rule: r.Rule, when: r.when, where: r.where, ratio: r.ratio, listing: r.listing}
 	for _, x := range r.except {
 		c.except = append(c.except, x.fresh())
 	}
@@ -358,6 +369,7 @@ func (s *Set) Fresh() *Set {
 	}
 	fresh := newSet(rules)
 	fresh.plain, fresh.listing = s.plain, s.listing
+	fresh.Limit(s.limits)
 	return fresh
 }
 
@@ -371,17 +383,9 @@ func (s *Set) Adopt(old *Set) {
 	s.adoptExempted(old)
 	for i, c := range s.order {
 		id := c.identity()
-		kept := old.counters[id]
-		if kept == nil {
-			continue
-		}
-		s.order[i], s.counters[id] = kept, kept
-		for _, r := range s.rules {
-			for name, mine := range r.counters {
-				if mine == c {
-					r.counters[name] = kept
-				}
-			}
+		if kept := old.counters[id]; kept != nil {
+			kept.settle(s.room())
+			s.order[i], s.counters[id] = kept, kept
 		}
 	}
 }
@@ -397,20 +401,21 @@ func (s *Set) Rules() []Rule {
 
 // Observe counts e. Its time is the only clock.
 func (s *Set) Observe(e detectors.Event) {
-	f := facts{event: &e}
-	for _, c := range s.order {
-		if err := c.observe(&f); err != nil {
-			s.blame(c, err)
+	f := newFacts(&e, nil, s.order)
+	defer f.release()
+	for i, c := range s.order {
+		if err := c.observe(f); err != nil {
+			s.blame(i, err)
 		}
 	}
 }
 
 // blame notes an error of a shared counter with the rules that use it.
-func (s *Set) blame(c *counter, err error) {
+func (s *Set) blame(place int, err error) {
 	for _, r := range s.rules {
 		for name, of := range r.counters {
-			if of == c {
-				err := fmt.Errorf("rule %s: count.%s.where: %w", r.ID, name, err)
+			if of == place {
+				err := fmt.Errorf("rule %s: count.%s: %w", r.ID, name, err)
 				r.failure.Store(&err)
 			}
 		}
@@ -424,19 +429,20 @@ func (s *Set) blame(c *counter, err error) {
 // does not match; see [Set.Errors].
 func (s *Set) Evaluate(stage Stage, e detectors.Event, signals []detectors.Signal) []Finding {
 	var findings []Finding
-	f := facts{event: &e, signals: signals}
+	f := newFacts(&e, signals, s.order)
+	defer f.release()
 	for _, r := range s.rules {
 		if r.On != stage {
 			continue
 		}
-		f.counters = r.counters
-		matched, err := r.when.holds(&f)
+		f.rule = r
+		matched, err := r.when.holds(f)
 		if err != nil {
 			err = fmt.Errorf("rule %s: when: %w", r.ID, err)
 			r.failure.Store(&err)
 		}
-		if matched && !r.exempts(&f) {
-			findings = append(findings, r.finding(&f))
+		if matched && !r.exempts(f) {
+			findings = append(findings, r.finding(f))
 		}
 	}
 	return findings
@@ -467,8 +473,8 @@ func (r *compiled) finding(f *facts) Finding {
 			continue
 		}
 		var value float64
-		if c, ok := r.counters[name]; ok {
-			value = float64(c.value(f.event))
+		if place, ok := r.counters[name]; ok {
+			value = f.number(place)
 		} else {
 			signal := f.signal(name)
 			value = signal.Value

@@ -17,7 +17,7 @@ func newHashKey() (k hashKey) {
 }
 
 // sum is SipHash-2-4 (Aumasson, Bernstein: "SipHash: a fast short-input PRF", 2012) of text.
-func (k *hashKey) sum(text string) uint64 {
+func (k *hashKey) sum(text []byte) uint64 {
 	k0, k1 := binary.LittleEndian.Uint64(k[:8]), binary.LittleEndian.Uint64(k[8:])
 	v0, v1, v2, v3 := k0^0x736f6d6570736575, k1^0x646f72616e646f6d, k0^0x6c7967656e657261, k1^0x7465646279746573
 	last := uint64(len(text)) << 56

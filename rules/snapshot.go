@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -15,6 +16,10 @@ const (
 	counterTag   = snapshot.FirstTag     // head of a counter
 	talliesTag   = snapshot.FirstTag + 1 // some of its keys
 	frameFull    = 16 << 10              // bytes; a frame ends with the key that reaches them
+
+	// form is the form in which a counter is written; it stands before its identity. A
+	// counter that was written in another form is as one that counts something else.
+	form = "2\x00"
 )
 
 // Frozen is the counts of a [Set] at one moment. Counting goes on while it is
@@ -92,7 +97,8 @@ func (s *Set) Snapshot(w io.Writer, header []byte) error {
 
 // Restore takes over the counts of a snapshot for the counters that count the same
 // (see [Counter]: what, by, within and where), and returns its header. The others of
-// s stay as they are, which is empty after a start. After an error, which is a
+// s stay as they are, which is empty after a start; so does one that was written by
+// another version in another form. What is beyond the limits of s goes. After an error, which is a
 // [snapshot.ErrWrong] unless reading failed, nothing changed. It reads exactly the
 // snapshot, in small pieces.
 func (s *Set) Restore(r io.Reader) (header []byte, err error) {
@@ -121,6 +127,12 @@ func (s *Set) Restore(r io.Reader) (header []byte, err error) {
 		case tag == counterTag:
 			if current, err = s.begin(b); err != nil {
 				return nil, err
+			}
+			if current != nil {
+				current.most = 2 * s.limits.Total
+				for _, r := range restored {
+					current.most -= int64(r.bytes)
+				}
 			}
 			if current != nil && slices.ContainsFunc(restored, func(c *counts) bool { return c.counter == current.counter }) {
 				return nil, wrong("a counter is there twice")
@@ -200,7 +212,7 @@ func (c *counter) head(f *freeze) ([]byte, error) {
 		return nil, fmt.Errorf("snapshot: it was written or discarded before, or the counts were replaced")
 	}
 	b := binary.BigEndian.AppendUint32(nil, uint32(f.keys))
-	return append(append(b, c.hash[:]...), c.identity()...), nil
+	return append(append(append(b, c.hash[:]...), form...), c.identity()...), nil
 }
 
 // next is the next frame, or nil after the last.
@@ -226,39 +238,13 @@ func (c *counter) next(f *freeze) ([]byte, error) {
 	return b, nil
 }
 
-// write appends t. Of different values the counts follow from the values.
+// write appends t.
 func (c *counter) write(b []byte, t *tally) []byte {
 	b = binary.BigEndian.AppendUint64(b, t.key)
 	b = binary.BigEndian.AppendUint64(b, t.turn)
 	b = binary.BigEndian.AppendUint64(b, uint64(t.head))
-	if c.Distinct == "" {
-		used := uint32(0)
-		for i, n := range t.counts {
-			if n > 0 {
-				used |= 1 << i
-			}
-		}
-		b = binary.BigEndian.AppendUint32(b, used)
-		for _, n := range t.counts {
-			if n > 0 {
-				b = binary.BigEndian.AppendUint32(b, n)
-			}
-		}
-		return b
-	}
-	b = binary.BigEndian.AppendUint16(b, uint16(len(t.few)+len(t.many)))
-	for _, m := range t.few {
-		b = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(b, m.value), uint64(m.pane))
-	}
-	for value, pane := range t.many {
-		b = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(b, value), uint64(pane))
-	}
-	return b
+	return t.window.write(t.head, append(b, byte(t.rung)))
 }
-
-// maxStored is how many values a key may keep: those that left the window are
-// purged when they are half of them.
-const maxStored = 2*maxDistinct + listed
 
 // counts is the state of a counter while it is read.
 type counts struct {
@@ -266,8 +252,9 @@ type counts struct {
 	hash    hashKey
 	tallies []*tally
 	seen    map[uint64]*tally
-	members int
 	missing int
+	most    int64 // what may still be read of all counters, in bytes
+	bytes   int
 }
 
 // begin reads the head of a counter, and returns nil where s has no such.
@@ -276,10 +263,13 @@ func (s *Set) begin(b []byte) (*counts, error) {
 	keys := int(c.Uint32())
 	hash := c.Bytes(len(hashKey{}))
 	identity := c.Bytes(c.Len())
-	if c.Failed() || keys > maxKeys {
-		return nil, wrong("a counter of %d keys, want at most %d", keys, maxKeys)
+	if c.Failed() {
+		return nil, wrong("the head of a counter is cut")
 	}
-	mine := s.counters[string(identity)]
+	var mine *counter
+	if text, ok := bytes.CutPrefix(identity, []byte(form)); ok {
+		mine = s.counters[string(text)]
+	}
 	if mine == nil {
 		return nil, nil
 	}
@@ -290,40 +280,17 @@ func (s *Set) begin(b []byte) (*counts, error) {
 func (s *counts) add(b []byte) error {
 	latest := math.MaxInt64/s.pane + 1 // no time has a later pane, or one earlier than its negative
 	for c := snapshot.NewCursor(b); c.Len() > 0; {
-		t := &tally{key: c.Uint64(), turn: c.Uint64(), head: int64(c.Uint64())}
-		if t.head < -latest || t.head > latest {
+		t := &tally{window: s.newWindow(), key: c.Uint64(), turn: c.Uint64(), head: int64(c.Uint64()), rung: rung(c.Byte())}
+		if t.head < -latest || t.head > latest || t.rung < s.rung || t.rung > everyone {
 			c.Fail()
 		}
-		if s.Distinct == "" {
-			used := c.Uint32()
-			if used >= 1<<len(t.counts) {
-				c.Fail()
-			}
-			for i := range t.counts {
-				if used&(1<<i) != 0 {
-					t.counts[i] = c.Uint32()
-				}
-			}
-		} else {
-			n := int(c.Uint16())
-			if n > maxStored || c.Len() < 16*n {
-				c.Fail()
-			}
-			for range n {
-				value, pane := c.Uint64(), int64(c.Uint64())
-				if _, twice := t.member(value); twice || pane > t.head || pane < -latest {
-					c.Fail()
-					break
-				}
-				t.set(value, pane)
-				if pane > t.head-panes-1 {
-					t.counts[at(pane)]++
-				}
-			}
-			s.members += n
-		}
-		if c.Failed() || s.missing == 0 || s.seen[t.key] != nil || s.members > maxMembers {
+		t.window.read(t.head, c)
+		if c.Failed() || s.missing == 0 || s.seen[t.key] != nil {
 			return wrong("a key of a counter cannot be")
+		}
+		s.bytes += keyBytes + t.bytes()
+		if int64(s.bytes) > s.most {
+			return wrong("the counters take more than twice their limit: raise it, or they start empty")
 		}
 		s.missing--
 		s.seen[t.key] = t
@@ -343,9 +310,13 @@ func (s *counts) become() {
 	c := s.counter
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.hash, c.keys, c.members, c.frozen = s.hash, s.seen, s.members, nil
-	c.newest, c.oldest, c.turn = nil, nil, 0
+	c.hash, c.keys, c.frozen = s.hash, map[uint64]*tally{}, nil
+	c.newest, c.oldest, c.turn, c.widened = nil, nil, 0, 0
+	c.room.give(int(c.room.bytes))
 	for _, t := range s.tallies {
+		c.hold(t)
 		c.link(t)
 	}
+	c.room.take(s.bytes)
+	c.shrinkLocked()
 }

@@ -51,8 +51,11 @@ count:
   names: {distinct: name, by: [source.network, route], within: 16m}
   networks: {distinct: source.network, by: name, within: 1h, where: 'outcome == "failure"'}
   each: {count: events, by: name, within: 16s}
+  popular: {sum: password.popularity, by: source.asn, within: 1h}
+  failing: {ratio: 'outcome == "failure"', by: name, within: 16m}
+  rise: {change: events, by: source.network, within: 16m}
 on: login.after
-when: total >= 3 && names >= 1 && networks >= 1 && each >= 1
+when: total >= 3 && names >= 1 && networks >= 1 && each >= 1 && popular >= 3 && failing > 0.5 && rise > 1
 then:
   - decide: {scope: source.network, action: step_up, for: 30m}
 mode: shadow
@@ -61,7 +64,7 @@ tests:
     given: [{outcome: failure, name: a}]
     expect: none
   - name: three match
-    given: [{repeat: 3, outcome: failure, name: a}]
+    given: [{repeat: 3, outcome: failure, name: a, asn: 64500, password: {popularity: 1}}]
     expect: {action: step_up, scope: source.network}
 `)
 }
