@@ -329,7 +329,7 @@ func (d *document) compile(env *cel.Env, n *yaml.Node, what string) *expression 
 	if x.lists = d.arguments(ast, at, what); len(d.faults) > before {
 		return nil
 	}
-	for id, why := range constants(ast) {
+	for id, why := range constants(ast, d.ranges) {
 		part := n.Value
 		for _, e := range partsOf(ast.NativeRep().Expr()) {
 			if e.ID() == id {

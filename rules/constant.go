@@ -130,12 +130,13 @@ type world map[string]values
 // constancy looks for constant parts of one condition.
 type constancy struct {
 	native *ast.AST
-	told   map[int64]string // by id of the part: what is wrong with it
+	ranges map[string]values // of counters
+	told   map[int64]string  // by id of the part: what is wrong with it
 }
 
 // constants says which parts of a checked condition cannot change, by id.
-func constants(checked *cel.Ast) map[int64]string {
-	c := &constancy{native: checked.NativeRep(), told: map[int64]string{}}
+func constants(checked *cel.Ast, ranges map[string]values) map[int64]string {
+	c := &constancy{native: checked.NativeRep(), ranges: ranges, told: map[int64]string{}}
 	c.judge(c.native.Expr(), world{}, true)
 	return c.told
 }
@@ -247,18 +248,29 @@ func literal(e ast.Expr) values {
 	return v
 }
 
-// variable is what name can be. Counters of type int are never negative.
+// counterRange is what a counter can be. None is negative.
+func counterRange(of Counter) values {
+	s := span{most: math.Inf(1), whole: of.whole()}
+	if of.Ratio != "" {
+		s.most = 1
+	}
+	return values{kind: numbers, span: s}
+}
+
+// variable is what name can be in w.
 func (c *constancy) variable(name string, e ast.Expr, w world) values {
 	if v, ok := w[name]; ok {
 		return v
 	}
-	v, ok := limits[name]
-	if ok {
+	if v, ok := c.ranges[name]; ok {
+		return v
+	}
+	if v, ok := limits[name]; ok {
 		return v
 	}
 	switch t := c.native.GetType(e.ID()); {
 	case t.IsExactType(cel.IntType):
-		return values{kind: numbers, span: span{least: 0, most: math.Inf(1), whole: true}}
+		return values{kind: numbers, span: span{least: math.Inf(-1), most: math.Inf(1), whole: true}}
 	case t.IsExactType(cel.DoubleType):
 		return values{kind: numbers, span: everyNumber}
 	case t.IsExactType(cel.BoolType):
@@ -279,6 +291,8 @@ var limits = func() map[string]values {
 	number("source.capacity", 1000, true)
 	number("source.asn", 1<<32-1, true)
 	number("password.popularity", 48, true)
+	number("size", math.Inf(1), true)
+	number("targets", math.Inf(1), true)
 	for name, only := range map[string][]string{
 		"kind": trialKinds, "outcome": trialOutcomes, "route": append([]string{""}, trialRoutes...),
 		"existence":    {"", "exists", "missing"},

@@ -131,6 +131,7 @@ func (r *draft) readCounter(n *yaml.Node, name string) (c Counter) {
 				c.Where, r.where[name] = s, n
 			}
 		}})
+	r.describeOne(countingKeys...)
 	if n.Kind == yaml.MappingNode && kinds != 1 {
 		r.fault(n, "%s: %d of the keys %s, want one: what is counted", what, kinds, strings.Join(countingKeys, ", "))
 	}

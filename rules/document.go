@@ -30,7 +30,8 @@ const (
 type document struct {
 	file   string
 	lines  []string
-	lists  lists // that conditions and exemptions may ask
+	lists  lists             // that conditions and exemptions may ask
+	ranges map[string]values // of the counters
 	faults []*fault
 	shape  shape // of what is read, while the format is described instead; see schema.go
 }
@@ -190,7 +191,7 @@ func (d *document) dateInto(what string, into *time.Time) func(*yaml.Node) {
 	return func(n *yaml.Node) {
 		s, ok := d.text(n, what)
 		if !ok {
-			d.described(shape{"format": "date"})
+			d.described(shape{"format": "date", "pattern": `^[0-9]{4}-[0-9]{2}-[0-9]{2}$`})
 			return
 		}
 		var err error
@@ -419,6 +420,7 @@ func (r *draft) readExemption(n *yaml.Node) {
 		field{"owner", true, r.textInto("except.owner", &x.Owner)},
 		field{"reason", true, r.textInto("except.reason", &x.Reason)},
 		field{"until", true, r.dateInto("except.until", &x.Until)})
+	r.describeOne("when", "list")
 	if n.Kind == yaml.MappingNode && (x.when == nil) == (x.list == nil) {
 		r.fault(n, "except: want either when: CONDITION or list: NAME")
 	}
@@ -463,6 +465,7 @@ func (r *draft) readResponse(n *yaml.Node) {
 		one("tag", func(n *yaml.Node) {
 			p.Tag = r.formed(n, "then.tag", slugPattern, "lower-case words joined by hyphens")
 		}))
+	r.describeOne("decide", "answer", "notify", "incident", "tag")
 	if r.shape != nil || n.Kind != yaml.MappingNode {
 		return
 	}

@@ -2,8 +2,14 @@ package rules
 
 import (
 	"fmt"
+	"math"
+	"math/rand/v2"
 	"strings"
+	"sync"
+	"time"
 
+	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/common/types"
 	"go.yaml.in/yaml/v3"
 
 	"github.com/kidoban/kidoban/detectors"
@@ -111,4 +117,85 @@ func Fresh(s *Set) *Set {
 		fresh = append(fresh, r.fresh())
 	}
 	return newSet(fresh)
+}
+
+// spoken is the language at login.after with a counter tried and a share.
+var spoken = sync.OnceValues(func() (*cel.Env, error) {
+	l, err := newLanguage(nil)
+	if err != nil {
+		return nil, err
+	}
+	d, err := l.dialect(LoginAfter)
+	if err != nil {
+		return nil, err
+	}
+	return d.condition.Extend(cel.Variable("tried", cel.IntType), cel.Variable("share", cel.DoubleType))
+})
+
+// Constancy compiles a condition and tries 50 drawn values of its variables. The error
+// is one that gives what the search for constants called impossible.
+func Constancy(when string, draw *rand.Rand) error {
+	env, err := spoken()
+	if err != nil {
+		return err
+	}
+	ranges := map[string]values{"tried": counterRange(Counter{}), "share": counterRange(Counter{Ratio: "ambiguous"})}
+	d := &document{lines: strings.Split(when, "\n"), ranges: ranges}
+	d.compile(env, &yaml.Node{Kind: yaml.ScalarNode, Value: when, Line: 1, Column: 1}, "when")
+	checked, issues := env.Compile(when)
+	if issues.Err() != nil || !checked.OutputType().IsExactType(cel.BoolType) {
+		if len(d.faults) == 0 {
+			return fmt.Errorf("no fault is told of %q: %v", when, issues.Err())
+		}
+		return nil
+	}
+	if cost, err := env.EstimateCost(checked, sizes{}); err != nil || cost.Max > maxCost {
+		return nil
+	}
+	program, err := env.Program(checked)
+	if err != nil {
+		return nil
+	}
+	c := &constancy{native: checked.NativeRep(), ranges: ranges, told: map[int64]string{}}
+	can := c.judge(c.native.Expr(), world{}, true)
+	for range 50 {
+		facts := map[string]any{"time": types.Timestamp{Time: trialStart.Add(time.Duration(draw.Int64N(1 << 50)))}, "name": "ab", "source.address": "10.1.2.3"}
+		for _, r := range c.native.ReferenceMap() {
+			if _, known := facts[r.Name]; r.Name != "" && !known {
+				facts[r.Name] = drawn(c, r.Name, draw)
+			}
+		}
+		switch v, _, err := program.Eval(facts); {
+		case err != nil:
+		case v == types.True && !can.yes, v == types.False && !can.no:
+			return fmt.Errorf("%q gives %v with %v, which was called impossible", when, v, facts)
+		}
+	}
+	return nil
+}
+
+// drawn draws a value that a variable can have, near its bounds and near small numbers.
+func drawn(c *constancy, name string, draw *rand.Rand) any {
+	var kind *cel.Type
+	for id, r := range c.native.ReferenceMap() {
+		if r.Name == name {
+			kind = c.native.GetType(id)
+		}
+	}
+	limit := limits[name]
+	if of, ok := c.ranges[name]; ok {
+		limit = of
+	}
+	switch {
+	case kind.IsExactType(cel.BoolType):
+		return draw.IntN(2) == 0
+	case kind.IsExactType(cel.IntType):
+		return int64(min(float64(draw.IntN(1<<draw.IntN(12))), limit.span.most))
+	case kind.IsExactType(cel.DoubleType):
+		v := float64(draw.IntN(1<<draw.IntN(8))) / 4
+		return math.Max(math.Min(v, limit.span.most), limit.span.least)
+	case limit.words.only != nil:
+		return limit.words.only[draw.IntN(len(limit.words.only))]
+	}
+	return []string{"", "a", "JP", "acme.example", "chrome"}[draw.IntN(5)]
 }

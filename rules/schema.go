@@ -55,3 +55,15 @@ func (d *document) describeMapping(n *yaml.Node, fields []field) {
 func (d *document) describeList(n *yaml.Node, limit int, read func(*yaml.Node)) {
 	d.described(shape{"type": "array", "minItems": 1, "maxItems": limit, "items": d.inner(n, read)})
 }
+
+// describeOne notes that of keys exactly one is wanted.
+func (d *document) describeOne(keys ...string) {
+	if d.shape == nil {
+		return
+	}
+	var one []shape
+	for _, key := range keys {
+		one = append(one, shape{"required": []string{key}})
+	}
+	d.described(shape{"oneOf": one})
+}

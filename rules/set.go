@@ -254,6 +254,7 @@ func (l *language) load(file string, content []byte) (*compiled, []error) {
 		return nil, r.errors()
 	}
 	env := speech.condition
+	r.ranges = map[string]values{}
 	for _, name := range r.counts {
 		if where := r.where[name.Value]; where != nil {
 			c.where[name.Value] = r.compile(l.event, where, "count."+name.Value+".where")
@@ -261,6 +262,7 @@ func (l *language) load(file string, content []byte) (*compiled, []error) {
 		if ratio := r.ratio[name.Value]; ratio != nil {
 			c.ratio[name.Value] = r.compile(l.event, ratio, "count."+name.Value+".ratio")
 		}
+		r.ranges[name.Value] = counterRange(r.Count[name.Value])
 		extended, err := env.Extend(r.Count[name.Value].variable(name.Value))
 		if err != nil {
 			r.fault(name, "count.%s: %v", name.Value, err)
