@@ -52,6 +52,7 @@ type tally struct {
 	newer, older *tally
 	head         int64 // number of the newest pane
 	rung         rung  // how wide the key is
+	mixed        bool  // some of what is its own may be counted under a wider key
 }
 
 func newCounter(spec Counter, where, ratio *expression) *counter {
@@ -120,11 +121,16 @@ func (c *counter) observe(f *facts) error {
 func (c *counter) countLocked(e *detectors.Event, key uint64, x sample) {
 	pane, _ := c.paneOf(e.Time)
 	t, key, width := c.findLocked(e, key, pane)
-	if t != nil && pane < t.head-panes {
+	switch {
+	case t == nil:
+		t = c.makeLocked(key, width, pane)
+		t.mixed = width == c.rung && len(c.widerLocked(e, pane)) > 0
+	case pane < t.head-panes:
 		c.late++
 		return
+	default:
+		c.touch(t)
 	}
-	t = c.touch(t, key, width, pane)
 	before := t.bytes()
 	if pane > t.head {
 		t.move(t.head, pane)
@@ -144,14 +150,14 @@ func (c *counter) ask(e *detectors.Event) float64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now, elapsed := c.paneOf(e.Time)
-	t, _, _ := c.findLocked(e, c.hash.sum(key), now)
+	w, head, ok := c.seenLocked(e, c.hash.sum(key), now)
 	switch {
-	case t == nil || now-t.head > panes:
+	case !ok:
 		return 0
-	case now < t.head: // the window ends where the key was last counted
-		return t.value(t.head, panes, 1)
+	case now < head: // the window ends where the key was last counted
+		return w.value(head, panes, 1)
 	}
-	return t.value(t.head, panes-(now-t.head), elapsed)
+	return w.value(head, panes-(now-head), elapsed)
 }
 
 // paneOf numbers panes from 1970 on, rounding down, and says which part of it is over.
@@ -164,25 +170,26 @@ func (c *counter) paneOf(t time.Time) (pane int64, elapsed float64) {
 	return pane, float64(n-pane*c.pane) / float64(c.pane)
 }
 
-// touch makes t the newest tally, or a new one where t is nil. Expects the lock.
-func (c *counter) touch(t *tally, key uint64, width rung, pane int64) *tally {
-	if t == nil {
-		c.makeRoom(width, pane)
-		t = &tally{window: c.newWindow(), key: key, head: pane, rung: width}
-		c.room.take(keyBytes + t.bytes())
-		c.hold(t)
-		c.link(t)
-		return t
-	}
+// makeLocked returns a new tally, as the newest.
+func (c *counter) makeLocked(key uint64, width rung, pane int64) *tally {
+	c.makeRoom(width, pane)
+	t := &tally{window: c.newWindow(), key: key, head: pane, rung: width}
+	c.room.take(keyBytes + t.bytes())
+	c.hold(t)
+	c.link(t)
+	return t
+}
+
+// touch makes t the newest tally. Call it before t changes. Expects the lock.
+func (c *counter) touch(t *tally) {
 	c.keep(t)
 	if t == c.newest {
 		c.turn++
 		t.turn = c.turn
-		return t
+		return
 	}
 	c.unlink(t)
 	c.link(t)
-	return t
 }
 
 func (c *counter) hold(t *tally) {

@@ -12,14 +12,14 @@ import (
 // counter has an equal share of half of Total to itself; the other half is for those
 // that need more, up to Counter each. Zero is the default.
 //
-// A counter that is full forgets keys whose window is over. Where that makes no room,
-// new keys with a source field, and such that grow, are counted under a wider one: the
-// network of an address, its /24 or /48, its autonomous system, then all sources in
-// one; other fields stay as they are. A question goes to where the event would be
-// counted, so that counts become too high and never too low, and back to a key of its
-// own when there is room again. An eighth of the limits is kept for wider keys. Of keys
-// without a source field, and where even the widest have no room, the one idle longest
-// goes.
+// A counter that is full lets go of keys whose window is over. Where that makes no
+// room, new keys with a source field, and those that grow, are counted under a wider
+// one: the network of an address, its /24 or /48, its autonomous system, then all
+// sources in one; other fields stay as they are. When there is room again they are
+// counted under their own. Whoever asks about a key that may have been counted under a
+// wider one hears of both together, until that is over: counts become too high and
+// never too low. An eighth of the limits is kept for wider keys. Of keys without a
+// source field, and where even the widest have no room, the one idle longest goes.
 type Limits struct {
 	Counter int64 // 64 MiB; at least 64 KiB
 	Total   int64 // 256 MiB; at least 1 MiB
@@ -165,9 +165,7 @@ func (c *counter) forgetLocked() {
 // findLocked says where an event of a key is counted: under its own or, where there is
 // no room for that, under a wider one; t is nil if that is yet to be made.
 func (c *counter) findLocked(e *detectors.Event, key uint64, pane int64) (t *tally, where uint64, width rung) {
-	width = c.rung
-	var space [keyRoom]byte
-	for {
+	for width = c.rung; ; {
 		if t := c.keys[key]; t != nil {
 			return t, key, width
 		}
@@ -178,9 +176,57 @@ func (c *counter) findLocked(e *detectors.Event, key uint64, pane int64) (t *tal
 		if !ok {
 			return nil, key, width
 		}
-		wide, _ := c.keyOf(e, next, space[:0])
-		key, width = c.hash.sum(wide), next
+		key, width = c.wideLocked(e, next), next
 	}
+}
+
+// wideLocked is the key of e that is so wide.
+func (c *counter) wideLocked(e *detectors.Event, width rung) uint64 {
+	var space [keyRoom]byte
+	key, _ := c.keyOf(e, width, space[:0])
+	return c.hash.sum(key)
+}
+
+// widerLocked lists the wider keys of e whose windows are not over.
+func (c *counter) widerLocked(e *detectors.Event, pane int64) (all []*tally) {
+	if c.widened == 0 {
+		return nil
+	}
+	for width, ok := c.rung.wider(e); ok; width, ok = width.wider(e) {
+		if t := c.keys[c.wideLocked(e, width)]; t != nil && pane-t.head <= panes {
+			all = append(all, t)
+		}
+	}
+	return all
+}
+
+// seenLocked is what is known of a key of e, with its newest pane: all that was counted
+// under it, and under wider ones if some of that may be the key's.
+func (c *counter) seenLocked(e *detectors.Event, key uint64, pane int64) (w window, head int64, ok bool) {
+	t := c.keys[key]
+	if t != nil && !t.mixed {
+		return t.window, t.head, pane-t.head <= panes
+	}
+	all := c.widerLocked(e, pane)
+	if t != nil && pane-t.head <= panes {
+		all = append(all, t)
+	}
+	switch len(all) {
+	case 0:
+		return nil, 0, false
+	case 1:
+		return all[0].window, all[0].head, true
+	}
+	slices.SortFunc(all, func(a, b *tally) int { return cmp.Compare(a.head, b.head) })
+	w, head = c.newWindow(), all[0].head
+	for _, t := range all {
+		if t.head > head {
+			w.move(head, t.head)
+			head = t.head
+		}
+		w.merge(head, t.window)
+	}
+	return w, head, true
 }
 
 // newKeyBytes is at least what a new key takes, whatever is counted.
@@ -227,16 +273,18 @@ func (c *counter) grownLocked(e *detectors.Event, t *tally, by int) {
 			c.forgetLocked()
 			continue
 		}
-		var space [keyRoom]byte
-		wide, _ := c.keyOf(e, next, space[:0])
-		t, by = c.mergeLocked(t, c.hash.sum(wide), next)
+		t, by = c.mergeLocked(t, c.wideLocked(e, next), next)
 	}
 }
 
 // mergeLocked makes t part of a wider key, which it returns with what that grew by.
 func (c *counter) mergeLocked(t *tally, key uint64, width rung) (wide *tally, grown int) {
 	c.drop(t)
-	wide = c.touch(c.keys[key], key, width, t.head)
+	if wide = c.keys[key]; wide == nil {
+		wide = c.makeLocked(key, width, t.head)
+	} else {
+		c.touch(wide)
+	}
 	before := wide.bytes()
 	head := max(t.head, wide.head)
 	for _, w := range []*tally{t, wide} {

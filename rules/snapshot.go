@@ -20,6 +20,8 @@ const (
 	// form is the form in which a counter is written; it stands before its identity. A
 	// counter that was written in another form is as one that counts something else.
 	form = "2\x00"
+
+	mixedMark = 0x80 // beside the width of a key
 )
 
 // Frozen is the counts of a [Set] at one moment. Counting goes on while it is
@@ -243,7 +245,11 @@ func (c *counter) write(b []byte, t *tally) []byte {
 	b = binary.BigEndian.AppendUint64(b, t.key)
 	b = binary.BigEndian.AppendUint64(b, t.turn)
 	b = binary.BigEndian.AppendUint64(b, uint64(t.head))
-	return t.window.write(t.head, append(b, byte(t.rung)))
+	b = append(b, byte(t.rung))
+	if t.mixed {
+		b[len(b)-1] |= mixedMark
+	}
+	return t.window.write(t.head, b)
 }
 
 // counts is the state of a counter while it is read.
@@ -280,7 +286,9 @@ func (s *Set) begin(b []byte) (*counts, error) {
 func (s *counts) add(b []byte) error {
 	latest := math.MaxInt64/s.pane + 1 // no time has a later pane, or one earlier than its negative
 	for c := snapshot.NewCursor(b); c.Len() > 0; {
-		t := &tally{window: s.newWindow(), key: c.Uint64(), turn: c.Uint64(), head: int64(c.Uint64()), rung: rung(c.Byte())}
+		t := &tally{window: s.newWindow(), key: c.Uint64(), turn: c.Uint64(), head: int64(c.Uint64())}
+		width := c.Byte()
+		t.rung, t.mixed = rung(width&^mixedMark), width&mixedMark != 0
 		if t.head < -latest || t.head > latest || t.rung < s.rung || t.rung > everyone {
 			c.Fail()
 		}

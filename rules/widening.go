@@ -10,7 +10,7 @@ import (
 // rung is how wide a key sees the source of an event. A key with a source field that
 // finds no room is counted under the next rung, where many such keys share one; its
 // other fields stay as they are.
-type rung int
+type rung int8
 
 const (
 	address  rung = iota
