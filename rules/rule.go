@@ -145,6 +145,7 @@ const AttemptScope = "attempt"
 // Finding says that a rule matched an event. It is evidence with a proposal;
 // whether anything happens is decided by package policies.
 type Finding struct {
+	ID         string             `json:"id,omitempty"` // given by whoever keeps findings
 	Rule       ID                 `json:"rule"`
 	Title      string             `json:"title"`
 	Severity   string             `json:"severity"`
