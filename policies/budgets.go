@@ -87,8 +87,9 @@ func (f *Findings) hits(ctx context.Context, where string, args ...any) ([]rules
 	return out, rows.Err()
 }
 
-// Prove marks the hits that these events prove benign, and says how many.
-func (f *Findings) Prove(ctx context.Context, events []detectors.Event) (proved int, err error) {
+// Prove marks the hits that these events prove benign, and says how many of each rule.
+func (f *Findings) Prove(ctx context.Context, events []detectors.Event) (proved map[rules.ID]int, err error) {
+	proved = map[rules.ID]int{}
 	for _, e := range events {
 		if !rules.Proves(e) {
 			continue
@@ -108,21 +109,21 @@ func (f *Findings) Prove(ctx context.Context, events []detectors.Event) (proved 
 			if err != nil {
 				return proved, fmt.Errorf("proving hits: %w", err)
 			}
-			if n, err := res.RowsAffected(); err == nil {
-				proved += int(n)
+			if n, err := res.RowsAffected(); err == nil && n > 0 {
+				proved[h.Rule]++
 			}
 		}
 	}
 	return proved, nil
 }
 
-// MarkBenign notes, in the name of an operator, that a finding was about somebody who
+// MarkBenign notes, in the name of act.By, that a finding was about somebody who
 // did nothing wrong. It changes the budget of its rule where the account counts there,
 // and reports that. Marking twice changes nothing. [ErrNotFound] where there is no such
 // finding.
-func (f *Findings) MarkBenign(ctx context.Context, id, by string, now time.Time) (counts bool, err error) {
-	if by == "" || len(by) > maxName || !plainText(by, false) {
-		return false, FieldErrors{{"by", fmt.Sprintf("must name who says so, in 1 to %d bytes of plain text", maxName)}}
+func (f *Findings) MarkBenign(ctx context.Context, id string, act Act, now time.Time) (counts bool, err error) {
+	if err := act.check(); err != nil {
+		return false, err
 	}
 	s, err := f.explain(ctx, id)
 	if err != nil {
@@ -134,8 +135,11 @@ func (f *Findings) MarkBenign(ctx context.Context, id, by string, now time.Time)
 		}
 		var n int64
 		err := f.dialect.transact(ctx, f.db, func(tx *sql.Tx) error {
+			if err := f.act(ctx, tx, act, now); err != nil {
+				return err
+			}
 			if _, err := tx.ExecContext(ctx, f.dialect.sql(`UPDATE rule_hits SET benign = ?, benign_by = ? WHERE rule = ? AND generation = ? AND account = ? AND benign = 0`),
-				micros(now), by, string(x.Rule), x.Generation, storable(x.Account)); err != nil {
+				micros(now), act.By, string(x.Rule), x.Generation, storable(x.Account)); err != nil {
 				return err
 			}
 			return tx.QueryRowContext(ctx, f.dialect.sql(`SELECT COUNT(*) FROM rule_hits WHERE rule = ? AND generation = ? AND account = ? AND benign > 0`),
@@ -262,20 +266,44 @@ func (f *Findings) Drop(ctx context.Context, r rules.Rule, now time.Time, tell f
 	return x, true, nil
 }
 
-// SetBack lets a rule stand again in the name of an operator. Its hits up to now count
-// no more. Of a rule that stands it is the same.
-func (f *Findings) SetBack(ctx context.Context, r rules.Rule, by string, now time.Time) (Fallen, error) {
-	if by == "" || len(by) > maxName || !plainText(by, false) {
-		return Fallen{}, FieldErrors{{"by", fmt.Sprintf("must name who does it, in 1 to %d bytes of plain text", maxName)}}
+// SetBack lets a rule stand again in the name of act.By. Its hits up to now count no
+// more. Of a rule that stands it is the same. act.Entry is marked as acted.
+func (f *Findings) SetBack(ctx context.Context, r rules.Rule, act Act, now time.Time) (Fallen, error) {
+	if err := act.check(); err != nil {
+		return Fallen{}, err
 	}
-	x := Fallen{Rule: r.ID, Generation: r.Generation, Since: toMicro(now), Term: toMicro(now), By: by}
-	_, err := f.db.ExecContext(ctx, f.dialect.sql(`INSERT INTO rule_falls (rule, generation, level, since, term, judgement, changed_by) VALUES (?, ?, 0, ?, ?, '{}', ?)
-		ON CONFLICT (rule, generation) DO UPDATE SET level = 0, since = excluded.since, term = excluded.term, judgement = '{}', changed_by = excluded.changed_by`),
-		string(r.ID), r.Generation, micros(x.Since), micros(x.Term), by)
+	x := Fallen{Rule: r.ID, Generation: r.Generation, Since: toMicro(now), Term: toMicro(now), By: act.By}
+	err := f.dialect.transact(ctx, f.db, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, f.dialect.sql(`INSERT INTO rule_falls (rule, generation, level, since, term, judgement, changed_by) VALUES (?, ?, 0, ?, ?, '{}', ?)
+			ON CONFLICT (rule, generation) DO UPDATE SET level = 0, since = excluded.since, term = excluded.term, judgement = '{}', changed_by = excluded.changed_by`),
+			string(r.ID), r.Generation, micros(x.Since), micros(x.Term), act.By); err != nil {
+			return err
+		}
+		return f.act(ctx, tx, act, now)
+	})
 	if err != nil {
 		return Fallen{}, fmt.Errorf("setting rule %s back: %w", r.ID, err)
 	}
 	return x, nil
+}
+
+// check tells what is wrong with who acts.
+func (a Act) check() error {
+	if a.By == "" || len(a.By) > maxName || !plainText(a.By, false) || len(a.Entry) > maxName || !plainText(a.Entry, false) {
+		return FieldErrors{{"by", fmt.Sprintf("must name who acts, in 1 to %d bytes of plain text, and the entry at most as many", maxName)}}
+	}
+	return nil
+}
+
+// act marks the entry of an act, as updates of decisions do.
+func (f *Findings) act(ctx context.Context, tx *sql.Tx, a Act, now time.Time) error {
+	if a.Entry == "" {
+		return nil
+	}
+	if _, err := tx.ExecContext(ctx, f.dialect.sql(`INSERT INTO decision_acts (entry, at) VALUES (?, ?) ON CONFLICT (entry) DO NOTHING`), a.Entry, micros(now)); err != nil {
+		return fmt.Errorf("marking an act: %w", err)
+	}
+	return nil
 }
 
 // Touched is whom a rule hit in [from, to), as far as it is kept: the number of

@@ -60,6 +60,7 @@ type Decision struct {
 	LiftedBy string       `json:"lifted_by,omitempty"`
 	HoldOff  time.Time    `json:"hold_off,omitzero"` // until when its rule may not decide the same again
 	Force    bool         `json:"force,omitempty"`   // the maker means a very broad network; asked for, not kept
+	Finding  string       `json:"-"`                 // id of what a rule found, and made it for; told when it is registered, not kept
 }
 
 const (

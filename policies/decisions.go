@@ -690,3 +690,10 @@ func newID(now time.Time) string {
 	rand.Read(b[6:])
 	return idEncoding.EncodeToString(b[:])
 }
+
+// CursorAt is a cursor after which a list has the decisions that were made before then.
+func CursorAt(then time.Time) string {
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:], uint64(then.UnixMilli())<<16)
+	return idEncoding.EncodeToString(b[:])
+}

@@ -33,7 +33,7 @@ func DecisionsOf(f rules.Finding, e detectors.Event) []Decision {
 		}
 		out = append(out, Decision{
 			Scope: scope, Value: value, Action: then.Decide.Action, Mode: mode,
-			Origin: OriginRule, By: string(f.Rule), Rule: f.Rule, Reason: shorten(f.Why, maxReason),
+			Origin: OriginRule, By: string(f.Rule), Rule: f.Rule, Finding: f.ID, Reason: shorten(f.Why, maxReason),
 			Window: e.Time.UTC().Truncate(max(then.Decide.For/10, time.Minute)),
 			Until:  e.Time.Add(then.Decide.For),
 		})
@@ -52,7 +52,7 @@ func AnswerOf(found []rules.Finding, signals []detectors.Signal) (enforced, shad
 			if then.Answer == rules.Allow {
 				continue
 			}
-			v := Verdict{Action: then.Answer, Reason: ReasonRule, Rule: f.Rule}
+			v := Verdict{Action: then.Answer, Reason: ReasonRule, Rule: f.Rule, Finding: f.ID}
 			if v.Action == rules.Deceive && !Attacked(signals) {
 				if v.Action = rules.Refuse; then.Else != nil {
 					v.Action = *then.Else

@@ -150,8 +150,8 @@ func keepOffice(t *testing.T, f *policies.Findings, first, last int, at time.Tim
 	if err := f.Keep(t.Context(), k, at); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := f.Prove(t.Context(), proofs); err != nil || n != last-first {
-		t.Fatalf("%d hits are proved, %v, want %d", n, err, last-first)
+	if n, err := f.Prove(t.Context(), proofs); err != nil || n["a.rule"] != last-first {
+		t.Fatalf("%v hits are proved, %v, want %d", n, err, last-first)
 	}
 }
 
@@ -215,7 +215,13 @@ func TestARuleFallsInTwoStepsAndIsToldOnce(t *testing.T) {
 		}
 		// An operator sets it back: it stands, and what was counted counts no more.
 		back := later.Add(3 * time.Hour)
-		if _, err := f.SetBack(t.Context(), theRule(), "hanako", back); err != nil {
+		defer func() {
+			var acts int
+			if err := p.db.QueryRow(`SELECT COUNT(*) FROM decision_acts WHERE entry = 'test/2'`).Scan(&acts); err != nil || acts != 1 {
+				t.Errorf("the act is marked %d times, %v", acts, err)
+			}
+		}()
+		if _, err := f.SetBack(t.Context(), theRule(), policies.Act{By: "hanako", Entry: "test/2"}, back); err != nil {
 			t.Fatal(err)
 		}
 		if x, err := f.Judge(t.Context(), theRule(), back); err != nil || x.Level != rules.Stands || x.By != "hanako" || x.Judgement.Hits != 0 {
@@ -292,15 +298,15 @@ func TestHitsOfOneAccount(t *testing.T) {
 		want("the thief's", 1, 0, noon)
 		owner := aHit("acme", 1, noon.Add(time.Hour))
 		keep(owner)
-		if n, err := f.Prove(t.Context(), []detectors.Event{own(owner, time.Minute)}); err != nil || n != 0 {
-			t.Errorf("the owner proved the thief's hit benign: %d, %v", n, err)
+		if n, err := f.Prove(t.Context(), []detectors.Event{own(owner, time.Minute)}); err != nil || len(n) != 0 {
+			t.Errorf("the owner proved the thief's hit benign: %v, %v", n, err)
 		}
 		want("the owner's after it", 1, 0, noon.Add(2*time.Hour))
 		// The thief's does not count any more after a week; the owner's then does.
 		owner = aHit("acme", 1, noon.Add(8*24*time.Hour))
 		keep(owner)
-		if n, err := f.Prove(t.Context(), []detectors.Event{own(owner, 0)}); err != nil || n != 1 {
-			t.Errorf("the owner's own: %d, %v", n, err)
+		if n, err := f.Prove(t.Context(), []detectors.Event{own(owner, 0)}); err != nil || n["a.rule"] != 1 {
+			t.Errorf("the owner's own: %v, %v", n, err)
 		}
 		want("the owner's", 1, 1, owner.Time)
 		young := aHit("other", 2, noon.Add(8*24*time.Hour))
@@ -312,8 +318,8 @@ func TestHitsOfOneAccount(t *testing.T) {
 		keep(again)
 		again.Time = again.Time.Add(23 * time.Hour)
 		keep(again)
-		if n, err := f.Prove(t.Context(), []detectors.Event{own(again, 20*time.Hour)}); err != nil || n != 1 {
-			t.Errorf("who came back: %d, %v", n, err)
+		if n, err := f.Prove(t.Context(), []detectors.Event{own(again, 20*time.Hour)}); err != nil || n["a.rule"] != 1 {
+			t.Errorf("who came back: %v, %v", n, err)
 		}
 		want("who came back", 2, 2, again.Time.Add(24*time.Hour))
 	})
@@ -331,20 +337,20 @@ func TestAnOperatorSaysThatItWasBenign(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 2 {
-			if counts, err := f.MarkBenign(t.Context(), id, "hanako", noon.Add(time.Hour)); err != nil || !counts {
+			if counts, err := f.MarkBenign(t.Context(), id, policies.Act{By: "hanako", Entry: "test/1"}, noon.Add(time.Hour)); err != nil || !counts {
 				t.Errorf("got %v, %v, want it to count", counts, err)
 			}
 		}
 		if j, err := f.Judge(t.Context(), theRule(), noon); err != nil || j.Judgement.Organizations != 1 {
 			t.Errorf("got %+v, %v, want one benign", j, err)
 		}
-		if counts, err := f.MarkBenign(t.Context(), unknown.ID, "hanako", noon); err != nil || counts {
+		if counts, err := f.MarkBenign(t.Context(), unknown.ID, policies.Act{By: "hanako"}, noon); err != nil || counts {
 			t.Errorf("an account that is not counted: got %v, %v", counts, err)
 		}
-		if _, err := f.MarkBenign(t.Context(), "none", "hanako", noon); !errors.Is(err, policies.ErrNotFound) {
+		if _, err := f.MarkBenign(t.Context(), "none", policies.Act{By: "hanako"}, noon); !errors.Is(err, policies.ErrNotFound) {
 			t.Errorf("no finding: got %v", err)
 		}
-		if _, err := f.MarkBenign(t.Context(), id, "", noon); err == nil {
+		if _, err := f.MarkBenign(t.Context(), id, policies.Act{}, noon); err == nil {
 			t.Error("nobody marked it")
 		}
 		if touched, err := f.Touched(t.Context(), "a.rule", noon, noon.Add(time.Second)); err != nil || len(touched) != 1 || touched["acme"] != 1 {

@@ -50,6 +50,7 @@ type Verdict struct {
 	Reason    Reason          `json:"reason,omitempty"`
 	Rule      rules.ID        `json:"rule,omitempty"`     // the rule that decided, also behind a decision
 	Decision  string          `json:"decision,omitempty"` // id of the decision that decided
+	Finding   string          `json:"finding,omitempty"`  // id of what the rule found, where no decision did
 	Until     time.Time       `json:"until,omitzero"`     // when trying again may help; zero: not known
 	Delay     time.Duration   `json:"delay_ns,omitempty"` // how long to hold the answer back, before jitter
 	Reference string          `json:"reference,omitempty"`
