@@ -30,8 +30,8 @@ type Webhook struct {
 	// Secrets sign: at least 24 bytes in base64, with or without "whsec_" before.
 	// During a rotation there are two.
 	Secrets []Secret `json:"secrets"`
-	// Events are decision.registered, decision.extended, decision.lifted and
-	// decision.expired; empty: all.
+	// Events are decision.registered, decision.extended, decision.lifted,
+	// decision.expired and rule.fell; empty: all.
 	Events []string `json:"events,omitempty"`
 	// Allow lists networks inside the house that the address may lead to. Without
 	// it only public addresses are called.

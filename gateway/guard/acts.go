@@ -481,6 +481,7 @@ const noting = time.Second
 // some they are counted, and what they say stands in the database only. One that the
 // record takes too slowly may stand there and be counted too.
 func (c *Core) decided(ctx context.Context, d policies.Decision) {
+	c.refer(policies.Reference{Name: d.ID, Rule: d.Rule, Decision: d.ID, Finding: d.Finding})
 	if c.noting.AllowN(c.Now(), 1) {
 		ctx, cancel := context.WithTimeout(ctx, noting)
 		_, err := c.Record.Append(ctx, record.Draft{Time: c.Now(), Kind: entryDecided, Reason: string(policies.ReasonRule), Body: noticeValues(d)})

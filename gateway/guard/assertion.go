@@ -76,7 +76,7 @@ func (v *visit) doubted() bool {
 	if v.guard.modes.decisions {
 		return false
 	}
-	d, _ := v.guard.Decisions.Match(v.subject(), v.now)
+	d, _ := v.guard.match(v.subject(), v.now)
 	return d.ID != "" && d.Action > rules.Allow
 }
 

@@ -96,6 +96,9 @@ func Open(ctx context.Context, db *storage.DB, keys *storage.Keyring, s Settings
 	if c.Decisions, err = policies.OpenDecisions(ctx, decisions, now, policies.WithNotices(c.announce)); err != nil {
 		return nil, fmt.Errorf("opening decisions: %w", err)
 	}
+	if c.Findings, err = policies.NewFindings(db.SQL(), db.Dialect()); err != nil {
+		return nil, fmt.Errorf("opening the store of findings: %w", err)
+	}
 	if c.Outbox, err = policies.NewOutbox(db.SQL(), db.Dialect()); err != nil {
 		return nil, fmt.Errorf("opening the outbox: %w", err)
 	}
@@ -124,6 +127,7 @@ func (c *Core) Run(ctx context.Context) {
 	if c.shared {
 		others.Go(func() { c.follow(ctx) })
 	}
+	others.Go(func() { c.keepOn(ctx) })
 	others.Go(func() { c.settleOn(ctx) }) // by itself: a disk that hangs must not keep the rest
 	t := time.NewTicker(sweeping)
 	defer t.Stop()
@@ -164,6 +168,8 @@ func (c *Core) sweep(ctx context.Context) {
 	_, err = c.Outbox.Purge(ctx, now.Add(-keepNotices))
 	complain("the outbox", err)
 	complain("the ledger", c.Ledger.Flush(ctx))
+	complain("findings", c.sweepFindings(ctx, now))
+	complain("the rules of other nodes", c.agree(ctx, now))
 	c.unwritable.Store(failed)
 }
 

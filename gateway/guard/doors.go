@@ -258,6 +258,8 @@ func (v *visit) complete(c completion) *refusal {
 	verdict, observed := v.after(e)
 	if verdict.Action == rules.StepUp && !observed && v.canHold() {
 		v.count(countedLogin, verdict, false, e.Device.Known()) // and met by a factor
+		g.touched(verdict, e)
+		v.because = verdict
 		due, err = v.due(c, e, person, true)
 	} else if refusal := v.concludeLogin(verdict, observed, e); refusal != nil {
 		v.logOut(c.credentials)

@@ -112,6 +112,7 @@ type Core struct {
 	Decisions *policies.Decisions
 	Ledger    *policies.Ledger
 	Outbox    *policies.Outbox
+	Findings  *policies.Findings
 	Detectors *detectors.Set
 	Rules     *atomic.Pointer[rules.Set]
 	Limiter   *limits.Limiter
@@ -145,6 +146,9 @@ type Core struct {
 	behind     atomic.Bool     // the last reconciliation failed
 	unwritable atomic.Bool     // the last sweep failed
 	alarms     map[string]bool // campaign alarms that were on at the last sweep
+	findings   findings
+	falls      atomic.Pointer[map[rules.ID]policies.Fallen] // rules in force that have fallen
+	agreement  agreement
 	intents    intents
 	logouts    logouts
 	starting   *starting     // not on record yet; of beginRecord and settle alone
@@ -284,11 +288,12 @@ type visit struct {
 	open     []presented   // credentials the backend calls anonymous: passed on, checked again on the answer
 	stale    bool          // the client's session cookie of ours is of no use any more
 
-	login   *login   // set on login routes
-	pending *pending // to be held once the answer is there as a whole
-	stepUp  bool     // a decision asks for more proof than a password
-	mint    bool     // the answer may hold a token of session's account
-	cookies []string // Set-Cookie lines of ours for the answer
+	login   *login           // set on login routes
+	pending *pending         // to be held once the answer is there as a whole
+	stepUp  bool             // a decision asks for more proof than a password
+	because policies.Verdict // what asked for it, or for a factor after the login
+	mint    bool             // the answer may hold a token of session's account
+	cookies []string         // Set-Cookie lines of ours for the answer
 
 	// Parts that live as long as the visit, in its own memory: it is one allocation
 	// a request.
@@ -421,7 +426,7 @@ func (v *visit) disown() {
 	}
 	s := v.subject()
 	s.Address, s.ASN, s.Country = netip.Addr{}, 0, ""
-	if enforced, _ := v.guard.Decisions.Match(s, v.now); enforced.Action >= rules.Refuse {
+	if enforced, _ := v.guard.match(s, v.now); enforced.Action >= rules.Refuse {
 		v.session, v.stale = nil, true
 	}
 }
@@ -443,7 +448,7 @@ func (v *visit) decided(s policies.Subject) *refusal {
 	if s == (policies.Subject{}) {
 		s = v.subject()
 	}
-	enforced, shadow := v.guard.Decisions.Match(s, v.now)
+	enforced, shadow := v.guard.match(s, v.now)
 	for _, d := range []*policies.Decision{&enforced, &shadow} {
 		if d.ID == "" || d.Action < rules.Refuse {
 			continue

@@ -249,6 +249,7 @@ func (v *visit) waiting(h auth.Hold) *refusal {
 		hold: &h, continueAt: v.guard.origin(v.r) + OwnPath + "continue/" + h.ID,
 		rendering: v.guard.backend.Held, site: v.guard.site,
 	}
+	v.guard.refer(policies.Reference{Name: r.reference, Rule: v.because.Rule, Decision: v.because.Decision, Finding: v.because.Finding})
 	v.guard.Log.Info("held", "reference", r.reference, "hold", h.ID, "need", string(h.Need), "route", v.routeName(), "source", v.source.Network.String())
 	return r
 }

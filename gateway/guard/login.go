@@ -66,6 +66,8 @@ func (g *Guard) serveLogin(w http.ResponseWriter, v *visit) error {
 	verdict, observed := v.before()
 	if verdict.Action == rules.StepUp && !observed && v.canHold() {
 		v.count(countedLogin, verdict, false, l.device.Known())
+		g.touched(verdict, v.event(l.names[0], detectors.Unknown))
+		v.because = verdict
 		v.stepUp, verdict = true, policies.Verdict{} // a factor is asked for once the backend was, whatever it says
 		if refusal := v.crowded(); refusal != nil {
 			return refusal.write(w, r)
@@ -211,7 +213,7 @@ func (v *visit) before() (verdict policies.Verdict, observed bool) {
 		e := g.Detectors.Facts(v.event(n, detectors.Unknown))
 		l.names[i].repeated = e.Password.Repeat
 		signals := g.Detectors.Assess(e)
-		found := g.feasible(g.Rules.Load().Evaluate(rules.LoginBefore, e, signals), signals, v.loginMeans())
+		found := g.evaluate(rules.LoginBefore, e, signals, v.loginMeans())
 		v.register(found, e)
 		answer, would := v.answersOf(found, signals)
 		add(answer, g.modes.decisions)
@@ -264,12 +266,12 @@ func (v *visit) fingerprint() string {
 }
 
 func (v *visit) match(account string) (policies.Verdict, bool) {
-	enforced, _ := v.guard.Decisions.Match(v.loginSubject(account, v.login.device), v.now)
+	enforced, _ := v.guard.match(v.loginSubject(account, v.login.device), v.now)
 	return v.verdictOf(enforced), v.guard.modes.decisions
 }
 
 func (v *visit) matchShadow(account string) (policies.Verdict, bool) {
-	_, shadow := v.guard.Decisions.Match(v.loginSubject(account, v.login.device), v.now)
+	_, shadow := v.guard.match(v.loginSubject(account, v.login.device), v.now)
 	return v.verdictOf(shadow), true
 }
 
@@ -540,8 +542,7 @@ func (v *visit) tell(outcome detectors.Outcome) {
 func (v *visit) after(e detectors.Event) (policies.Verdict, bool) {
 	g := v.guard
 	e = g.publish(e)
-	signals := g.Detectors.Assess(e)
-	found := g.feasible(g.Rules.Load().Evaluate(rules.LoginAfter, e, signals), signals, v.loginMeans())
+	found := g.evaluate(rules.LoginAfter, e, g.Detectors.Assess(e), v.loginMeans())
 	v.register(found, e)
 	if e.Outcome != detectors.Success {
 		g.Record.Count(record.Denial{Time: v.now, Kind: loginPrefix + string(e.Outcome), Key: v.source.Network.String()})
@@ -554,7 +555,7 @@ func (v *visit) after(e detectors.Event) (policies.Verdict, bool) {
 // true when that is only what they would.
 func (v *visit) successVerdict(found []rules.Finding, e detectors.Event) (verdict policies.Verdict, observed bool) {
 	answer, would := v.answersOf(found, v.guard.Detectors.Assess(e))
-	enforced, shadow := v.guard.Decisions.Match(v.loginSubject(string(e.Account), e.Device), v.now)
+	enforced, shadow := v.guard.match(v.loginSubject(string(e.Account), e.Device), v.now)
 	if x := answer.Stricter(v.verdictOf(enforced)); x.Action != rules.Allow {
 		return x, v.guard.modes.decisions
 	}
@@ -572,7 +573,7 @@ func (v *visit) withheld(e detectors.Event) bool {
 	e.Unproven = true
 	e = g.Detectors.Facts(e)
 	signals := g.Detectors.Assess(e)
-	found := g.feasible(g.Rules.Load().Evaluate(rules.LoginAfter, e, signals), signals, v.loginMeans())
+	found := g.foresee(rules.LoginAfter, e, signals, v.loginMeans())
 	verdict, observed := v.successVerdict(found, e)
 	if !observed && verdict.Action > rules.Delay {
 		return true
@@ -580,9 +581,8 @@ func (v *visit) withheld(e detectors.Event) bool {
 	if g.modes.decisions {
 		return false
 	}
-	if set := g.Rules.Load(); set.Asks(rules.Session) {
-		begun := begunBy(e, "")
-		answer, _ := v.answersOf(g.feasible(set.Evaluate(rules.Session, begun, signals), signals, v.beginMeans(false)), signals)
+	if g.Rules.Load().Asks(rules.Session) {
+		answer, _ := v.answersOf(g.foresee(rules.Session, begunBy(e, ""), signals, v.beginMeans(false)), signals)
 		if answer.Action > rules.Delay {
 			return true
 		}
@@ -608,6 +608,7 @@ func (v *visit) concludeLogin(x policies.Verdict, observed bool, e detectors.Eve
 		c = ControlAttempts
 	}
 	v.count(c, x, observed, e.Device.Known())
+	v.guard.touched(x, e)
 	switch {
 	case observed:
 		return nil

@@ -42,7 +42,11 @@ func (c *Core) Recall(ctx context.Context, file string) {
 		c.Log.Warn("the journal of events was not read to its end", "events", n, "error", err)
 	}
 	c.Log.Info("detectors and rules know the past", "events", n, "took", time.Since(began))
+	if err := c.readFalls(ctx); err != nil {
+		c.complain("how far rules fell", "error", err) // the next sweep looks again
+	}
 	c.Stream.Subscribe(c.Detectors.Observe)
+	c.Stream.Subscribe(c.proves)
 	c.Stream.Subscribe(func(e detectors.Event) { c.Rules.Load().Observe(e) })
 }
 

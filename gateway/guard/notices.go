@@ -9,7 +9,8 @@ import (
 	"github.com/kidoban/kidoban/policies"
 )
 
-// Subscription is a receiver that is told of decisions and of what rules have told.
+// Subscription is a receiver that is told of decisions, of rules that fall, and of what
+// rules have told.
 type Subscription struct {
 	Channel  string   // empty: webhook
 	To       string   // its name there
@@ -27,7 +28,7 @@ func NoticeTypes() []string {
 	for _, change := range []policies.Change{policies.Registered, policies.Extended, policies.Lifted, policies.Expired} {
 		all = append(all, noticeType(change))
 	}
-	return append(all, ruleMatched)
+	return append(all, ruleMatched, noticeFell)
 }
 
 // wants reports whether s is to be told of a type.
@@ -37,7 +38,8 @@ func (s *Subscription) wants(kind string) bool {
 
 // values are those of a notice to s.
 func (s *Subscription) values(of map[string]string) map[string]string {
-	values := maps.Clone(of)
+	values := map[string]string{}
+	maps.Copy(values, of)
 	if s.Language != "" {
 		values["language"] = s.Language
 	}
@@ -47,6 +49,9 @@ func (s *Subscription) values(of map[string]string) map[string]string {
 	return values
 }
 
+// noticeFell is that a rule spent its budget.
+const noticeFell = "rule.fell"
+
 func noticeType(change policies.Change) string { return "decision." + string(change) }
 
 // Subscribe replaces who is told from now on.
@@ -54,19 +59,28 @@ func (c *Core) Subscribe(all []Subscription) { c.subscriptions.Store(&all) }
 
 // announce implements [policies.Announce].
 func (c *Core) announce(change policies.Change, d policies.Decision) []policies.Notice {
-	all := c.subscriptions.Load()
-	if all == nil {
-		return nil
-	}
 	kind := noticeType(change)
 	var notices []policies.Notice
+	c.eachSubscription(kind, func(s Subscription, channel string, values map[string]string) {
+		maps.Copy(values, noticeValues(d))
+		notices = append(notices, policies.Notice{Channel: channel, To: s.To, Template: kind, Values: values})
+	})
+	return notices
+}
+
+// eachSubscription calls each with whoever wants notices of a type, and with the values
+// that say how they want them.
+func (c *Core) eachSubscription(kind string, each func(s Subscription, channel string, values map[string]string)) {
+	all := c.subscriptions.Load()
+	if all == nil {
+		return
+	}
 	for _, s := range *all {
 		if !s.wants(kind) {
 			continue
 		}
-		notices = append(notices, policies.Notice{Channel: cmp.Or(s.Channel, webhookChannel), To: s.To, Template: kind, Values: s.values(noticeValues(d))})
+		each(s, cmp.Or(s.Channel, webhookChannel), s.values(nil))
 	}
-	return notices
 }
 
 // noticeValues is what is told of a decision. What is empty is left out.

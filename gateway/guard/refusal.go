@@ -77,6 +77,7 @@ func (v *visit) refusal(x policies.Verdict) *refusal {
 	if v.stale {
 		r.cookies = append(r.cookies, clearedSessionCookie)
 	}
+	v.guard.refer(policies.Reference{Name: r.reference, Rule: x.Rule, Decision: x.Decision, Finding: x.Finding})
 	v.guard.Log.Info("refused", "reference", r.reference, "action", x.Action.String(), "reason", string(x.Reason),
 		"rule", string(x.Rule), "decision", x.Decision, "route", v.routeName(), "source", v.source.Network.String(), "until", moment(x.Until))
 	return r

@@ -30,8 +30,7 @@ func (c *Core) concluded(ctx context.Context, stage rules.Stage, e detectors.Eve
 		return nil, nil
 	}
 	signals = c.Detectors.Assess(e)
-	found = set.Evaluate(stage, e, signals)
-	found = c.feasible(found, signals, m)
+	found = c.evaluate(stage, e, signals, m)
 	c.carryOut(ctx, found, e, c.Now())
 	return found, signals
 }
@@ -42,7 +41,7 @@ func (v *visit) foreseen(stage rules.Stage, e detectors.Event, m means) policies
 	g := v.guard
 	e = g.Detectors.Facts(e)
 	signals := g.Detectors.Assess(e)
-	found := g.feasible(g.Rules.Load().Evaluate(stage, e, signals), signals, m)
+	found := g.evaluate(stage, e, signals, m)
 	v.register(found, e)
 	return v.ruling(found, signals)
 }
@@ -102,26 +101,23 @@ func (m means) lasts(c *Core, a rules.Action) bool {
 
 // feasible puts what a rule declares for the case in the place of actions that cannot be
 // done, and says so in the finding and in the log.
-func (c *Core) feasible(found []rules.Finding, signals []detectors.Signal, m means) []rules.Finding {
-	for i := range found {
-		f := &found[i]
-		for j, then := range f.Then {
-			if then.Answer != rules.Allow && !m.can(then.Answer, signals) {
-				instead, ok := m.instead(then.Else, signals)
-				if ok && instead != then.Answer {
-					c.fellBack(f, then.Answer, instead)
-					f.Then[j].Answer, f.Then[j].Else = instead, nil
-				}
+func (c *Core) feasible(f rules.Finding, signals []detectors.Signal, m means) rules.Finding {
+	for j, then := range f.Then {
+		if then.Answer != rules.Allow && !m.can(then.Answer, signals) {
+			instead, ok := m.instead(then.Else, signals)
+			if ok && instead != then.Answer {
+				c.fellBack(&f, then.Answer, instead)
+				f.Then[j].Answer, f.Then[j].Else = instead, nil
 			}
-			if d := then.Decide; d != nil && d.Else != nil && !m.lasts(c, d.Action) {
-				c.fellBack(f, d.Action, *d.Else)
-				if f.Then[j].Decide = nil; *d.Else != rules.Allow {
-					f.Then[j].Decide = &rules.Decide{Scope: d.Scope, Action: *d.Else, For: d.For}
-				}
+		}
+		if d := then.Decide; d != nil && d.Else != nil && !m.lasts(c, d.Action) {
+			c.fellBack(&f, d.Action, *d.Else)
+			if f.Then[j].Decide = nil; *d.Else != rules.Allow {
+				f.Then[j].Decide = &rules.Decide{Scope: d.Scope, Action: *d.Else, For: d.For}
 			}
 		}
 	}
-	return found
+	return f
 }
 
 // fellBack says of a finding that one action is in another's place, which it then is in

@@ -52,6 +52,7 @@ var required = map[string][]string{
 	"decision.extended":    {"scope", "value", "action"},
 	"decision.lifted":      {"scope", "value", "action"},
 	"decision.expired":     {"scope", "value", "action"},
+	"rule.fell":            {"rule", "action", "reason"}, // it spent its budget of false positives
 	"factor.added":         {"account", "factor"},
 	"factor.removed":       {"account", "factor"},
 	"factor.disabled":      {"account", "factor"}, // after too many wrong answers
