@@ -30,6 +30,13 @@ const (
 var scopes = [...]Scope{ScopeAddress, ScopeNetwork, ScopeASN, ScopeCountry, ScopeAccount,
 	ScopeSession, ScopeDevice, ScopeCredential, ScopeFingerprint}
 
+// AboutStrangers reports whether strangers may have given cause for a decision of a rule
+// or a playbook with this scope: it is not about a device that its account knows (see
+// [Subject]).
+func (s Scope) AboutStrangers() bool {
+	return s != ScopeSession && s != ScopeDevice && s != ScopeCredential
+}
+
 // Origin is what kind of maker a decision has.
 type Origin string
 

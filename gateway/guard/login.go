@@ -589,7 +589,7 @@ func (v *visit) withheld(e detectors.Event) bool {
 	}
 	for _, f := range found {
 		for _, d := range policies.DecisionsOf(f, e) {
-			if d.Mode == rules.Enforce && d.Action > rules.Delay {
+			if d.Mode == rules.Enforce && d.Action > rules.Delay && !(e.Device.Known() && d.Scope.AboutStrangers()) {
 				return true
 			}
 		}
