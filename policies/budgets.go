@@ -272,7 +272,7 @@ func (f *Findings) SetBack(ctx context.Context, r rules.Rule, act Act, now time.
 	if err := act.check(); err != nil {
 		return Fallen{}, err
 	}
-	x := Fallen{Rule: r.ID, Generation: r.Generation, Since: toMicro(now), Term: toMicro(now), By: act.By}
+	x := Fallen{Rule: r.ID, Generation: r.Generation, Since: toMicro(now).Add(time.Microsecond), Term: toMicro(now), By: act.By}
 	err := f.dialect.transact(ctx, f.db, func(tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, f.dialect.sql(`INSERT INTO rule_falls (rule, generation, level, since, term, judgement, changed_by) VALUES (?, ?, 0, ?, ?, '{}', ?)
 			ON CONFLICT (rule, generation) DO UPDATE SET level = 0, since = excluded.since, term = excluded.term, judgement = '{}', changed_by = excluded.changed_by`),

@@ -244,6 +244,7 @@ type Undoing struct {
 // PreviewUndo is what undoing would lift: the live decisions that a rule made in
 // [from, to).
 func (c *Core) PreviewUndo(ctx context.Context, rule rules.ID, from, to time.Time) (Undoing, error) {
+	c.keepFindings(ctx) // those of this second count
 	u, _, err := c.undoing(ctx, rule, from, to)
 	return u, err
 }

@@ -305,6 +305,7 @@ func (c *Core) sweepFindings(ctx context.Context, now time.Time) error {
 	if c.Rules.Load() == nil {
 		return nil // not read yet
 	}
+	c.keepFindings(ctx)
 	c.judgeBudgets(ctx, now)
 	s := &c.findings
 	s.writing.Lock()
