@@ -14,7 +14,7 @@ import (
 // those that end first go.
 const standingMax = 1 << 18
 
-// answers is how log-ins would be answered by rules: the strictest of what they say
+// answers is how people would be answered by rules: the strictest of what they say
 // to the attempt and of the lasting decisions that they made. As with those of package
 // policies, what rules decided of networks, clients and accounts is not about a device
 // that the account knows.
@@ -35,6 +35,9 @@ func (a *answers) register(found []rules.Finding, e *detectors.Event) {
 			continue
 		}
 		for _, d := range policies.DecisionsOf(found[i], *e) {
+			if d.Mode != rules.Enforce {
+				continue
+			}
 			if a.standing == nil {
 				a.standing = make(map[subject]*[rules.Deceive + 1]int64)
 			}
@@ -74,20 +77,24 @@ func (a *answers) makeRoom(now time.Time) {
 	}
 }
 
-// to is the answer to e, which found is about.
-func (a *answers) to(found []rules.Finding, e *detectors.Event, signals []detectors.Signal) rules.Action {
+// to is the answer to e at a stage, which found is about. Of decisions only refusals
+// count where e is no log-in.
+func (a *answers) to(stage rules.Stage, found []rules.Finding, e *detectors.Event, signals []detectors.Signal) rules.Action {
 	enforced, _ := policies.AnswerOf(found, signals)
 	action := enforced.Action
 	if len(a.standing) == 0 {
 		return action
 	}
-	now := e.Time.UnixNano()
+	now, least := e.Time.UnixNano(), rules.Delay
+	if stage != rules.LoginBefore && stage != rules.LoginAfter {
+		least = rules.Refuse
+	}
 	match := func(scope policies.Scope, value string) {
 		ends := a.standing[subject{scope, value}]
 		if value == "" || ends == nil {
 			return
 		}
-		for strict := rules.Deceive; strict > action; strict-- {
+		for strict := rules.Deceive; strict > action && strict >= least; strict-- {
 			if ends[strict] > now {
 				action = strict
 				return

@@ -1,10 +1,10 @@
 package replay
 
 import (
-	"math"
 	"time"
 
 	"github.com/kidoban/kidoban/detectors"
+	"github.com/kidoban/kidoban/rules"
 )
 
 const (
@@ -23,8 +23,7 @@ const (
 // detector flags its network, client or name. A device that the account has known for
 // a day needs nothing else. Who is hit while logging in from such a device is benign.
 //
-// So it is a lower bound where people gave up and did not come back, and an upper one
-// where an attacker shares a network with his victim and the victim came.
+// So it is too low where people gave up and did not come back, and too high where an attacker shares a network with his victim and the victim came.
 type Estimate struct {
 	Of     uint64  `json:"of"`     // those that were watched; all of them up to 2,048, else a sample
 	Benign uint64  `json:"benign"` // proved so
@@ -33,18 +32,6 @@ type Estimate struct {
 	High   float64 `json:"high"`
 	// Open had less than 7 days left in what was recorded, and did not prove benign.
 	Open uint64 `json:"open"`
-}
-
-// wilson is the 95% interval of a share of k in n (Wilson 1927).
-func wilson(k, n uint64) (low, high float64) {
-	if n == 0 {
-		return 0, 1
-	}
-	const z = 1.959963984540054
-	p, size := float64(k)/float64(n), float64(n)
-	middle := (p + z*z/(2*size)) / (1 + z*z/size)
-	half := z / (1 + z*z/size) * math.Sqrt(p*(1-p)/size+z*z/(4*size*size))
-	return max(0, middle-half), min(1, middle+half)
 }
 
 // sample is those that a rule hit: all of them, or beyond 2,048 those whose hash ends
@@ -103,7 +90,7 @@ func (s *sample) estimate(end time.Time) Estimate {
 	if e.Of > 0 {
 		e.Share = float64(e.Benign) / float64(e.Of)
 	}
-	e.Low, e.High = wilson(e.Benign, e.Of)
+	e.Low, e.High = rules.Wilson(int(e.Benign), int(e.Of))
 	return e
 }
 

@@ -57,7 +57,7 @@ const (
 // batch is events on their way: read, then assessed, then judged by rules.
 type batch struct {
 	recorded []Recorded
-	before   [][]detectors.Signal // before the event was observed; of log-ins
+	before   [][]detectors.Signal // before the event was observed, where it has a Known
 	after    [][]detectors.Signal // after it
 }
 
@@ -182,7 +182,7 @@ func assess(ctx context.Context, learning time.Duration, read <-chan *batch, ass
 			r.Event = set.Facts(r.Event)
 			believe(&r.Event, &was)
 			set.Observe(r.Event)
-			if judgedAfter(&r.Event) {
+			if _, ok := askedAfter(&r.Event); ok {
 				b.after[i] = set.Assess(r.Event)
 			}
 		}
@@ -197,16 +197,46 @@ func assess(ctx context.Context, learning time.Duration, read <-chan *batch, ass
 // believe takes over facts that were recorded where the detectors know less.
 func believe(e, recorded *detectors.Event) {
 	h, was := &e.History, &recorded.History
+	if e.Act == detectors.Begun && *was != (detectors.History{}) {
+		*h = *was // as of before the log-in, which is known by now
+	}
 	h.Logins, h.Capacity = max(h.Logins, was.Logins), max(h.Capacity, was.Capacity)
 	h.Network, h.Operator, h.Client = h.Network || was.Network, h.Operator || was.Operator, h.Client || was.Client
 	p, had := &e.Password, &recorded.Password
 	p.Repeat, p.Typo, p.Popularity = p.Repeat || had.Repeat, p.Typo || had.Typo, max(p.Popularity, had.Popularity)
 }
 
-// judgedAfter reports whether the gate asks rules of the stage login.after about e. Of
-// what it refused itself it does not.
-func judgedAfter(e *detectors.Event) bool {
-	return (e.Kind == detectors.Login || e.Kind == detectors.Door) && e.Outcome != detectors.Refused
+// stageBefore are the stages about what is not counted yet, and stageAfter those about
+// what happened and was counted.
+var (
+	stageBefore = map[detectors.Kind]rules.Stage{
+		detectors.Login: rules.LoginBefore, detectors.Request: rules.Request, detectors.Message: rules.Message,
+	}
+	stageAfter = map[detectors.Kind]rules.Stage{
+		detectors.Login: rules.LoginAfter, detectors.Door: rules.LoginAfter, detectors.Factor: rules.Factor,
+		detectors.Session: rules.Session, detectors.Operator: rules.Request,
+	}
+)
+
+// askedAfter is the stage at which the gate asks rules about e when it happened. Of a
+// log-in that it refused itself it asks nothing then.
+func askedAfter(e *detectors.Event) (rules.Stage, bool) {
+	if e.Kind == detectors.Login && e.Outcome == detectors.Refused {
+		return "", false
+	}
+	stage, ok := stageAfter[e.Kind]
+	return stage, ok
+}
+
+// answered reports whether what rules say of e, when it happened, is answered to anybody.
+func answered(e *detectors.Event) bool {
+	switch e.Kind {
+	case detectors.Login, detectors.Door:
+		return e.Outcome == detectors.Success
+	case detectors.Operator:
+		return false
+	}
+	return e.Act != detectors.Ended
 }
 
 // judge evaluates both sets.
@@ -245,15 +275,14 @@ func (j *judge) judge(r *Recorded, before, after []detectors.Signal) {
 	counted := (j.From.IsZero() || !e.Time.Before(j.From)) && (j.To.IsZero() || e.Time.Before(j.To))
 	j.foundOld, j.foundNew, j.touched = j.foundOld[:0], j.foundNew[:0], j.touched[:0]
 	was, is := rules.Allow, rules.Allow
-	login := r.Known.Kind != ""
-	if login {
-		was, is = j.ask(rules.LoginBefore, &r.Known, before)
+	if stage, ok := stageBefore[r.Known.Kind]; ok {
+		was, is = j.ask(stage, &r.Known, before)
 	}
 	j.old.Observe(*e)
 	j.changed.Observe(*e)
-	if judgedAfter(e) {
-		wasAfter, isAfter := j.ask(rules.LoginAfter, e, after)
-		if e.Outcome == detectors.Success {
+	if stage, ok := askedAfter(e); ok {
+		wasAfter, isAfter := j.ask(stage, e, after)
+		if answered(e) {
 			was, is = max(was, wasAfter), max(is, isAfter)
 		}
 	}
@@ -261,9 +290,7 @@ func (j *judge) judge(r *Recorded, before, after []detectors.Signal) {
 		j.prove(&p, e.Time)
 	}
 	if counted {
-		if login {
-			j.matrix[was][is]++
-		}
+		j.matrix[was][is]++
 		j.count(r, was, is)
 	}
 	for _, t := range j.touched {
@@ -273,8 +300,13 @@ func (j *judge) judge(r *Recorded, before, after []detectors.Signal) {
 
 // ask evaluates a stage, and returns how OLD and NEW would answer.
 func (j *judge) ask(stage rules.Stage, e *detectors.Event, signals []detectors.Signal) (was, is rules.Action) {
-	old := j.old.Evaluate(stage, *e, signals)
-	changed := j.changed.Evaluate(stage, *e, signals)
+	var old, changed []rules.Finding
+	if j.old.Asks(stage) {
+		old = j.old.Evaluate(stage, *e, signals)
+	}
+	if j.changed.Asks(stage) {
+		changed = j.changed.Evaluate(stage, *e, signals)
+	}
 	j.foundOld = append(j.foundOld, old...)
 	j.foundNew = append(j.foundNew, changed...)
 	j.found = j.found[:0]
@@ -292,11 +324,14 @@ func (j *judge) ask(stage rules.Stage, e *detectors.Event, signals []detectors.S
 		t.isHit = true
 		j.touched = append(j.touched, t)
 		changed[i].Mode = rules.Enforce
+		for k := range changed[i].Then { // a copy of the rule's
+			changed[i].Then[k].Mode = rules.Enforce
+		}
 		j.found = append(j.found, changed[i])
 	}
 	j.then.register(old, e)
 	j.now.register(j.found, e)
-	return j.then.to(old, e, signals), j.now.to(j.found, e, signals)
+	return j.then.to(stage, old, e, signals), j.now.to(stage, j.found, e, signals)
 }
 
 // prove notes whom an event proves to be a person.

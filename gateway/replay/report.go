@@ -29,9 +29,9 @@ type Report struct {
 	Rules    []RuleReport   `json:"rules"`    // those that differ first
 	Gained   Group          `json:"gained"`   // events that some rule of NEW hits, and none of OLD
 	Lost     Group          `json:"lost"`     // the other way round
-	Stricter Group          `json:"stricter"` // log-ins that NEW would answer more strictly, its new rules enforced
+	Stricter Group          `json:"stricter"` // what NEW would answer more strictly, if the rules that differ were enforced
 	Milder   Group          `json:"milder"`   // the other way round
-	Answers  []AnswerChange `json:"answers"`  // of all log-ins
+	Answers  []AnswerChange `json:"answers"`  // of all events
 	Width    float64        `json:"bin_seconds"`
 	Bins     []Bin          `json:"bins"`
 	Examples struct {
@@ -72,7 +72,7 @@ type Number struct {
 	Exact bool   `json:"exact"` // else estimated, with a standard error of 3.2%
 }
 
-// AnswerChange is how many log-ins that OLD answers one way NEW answers another way.
+// AnswerChange is how many events that OLD answers one way NEW answers another way, or the same.
 type AnswerChange struct {
 	Old    rules.Action `json:"old"`
 	New    rules.Action `json:"new"`

@@ -14,8 +14,8 @@ import (
 type Recorded struct {
 	// Event is what was observed.
 	Event detectors.Event
-	// Known is a log-in as it was known before its outcome; of other kinds the zero
-	// value.
+	// Known is a log-in, a request or a message as it was known before its outcome; of
+	// other kinds the zero value.
 	Known detectors.Event
 	// Summed: it is one of a sum of the record. Who it was about is not known.
 	Summed bool
@@ -98,12 +98,12 @@ func (s *fromSpool) Counts() Counts {
 	return Counts{Unreadable: s.counts.Damaged + s.counts.Unknown}
 }
 
-// known is what a gate knew of e, a log-in, before its outcome.
+// known is what a gate knew of e before its outcome, of a kind of which it asks then.
 func known(e detectors.Event) detectors.Event {
-	if e.Kind != detectors.Login {
+	if _, ok := stageBefore[e.Kind]; !ok {
 		return detectors.Event{}
 	}
-	if e.Outcome == detectors.Success {
+	if e.Kind == detectors.Login && e.Outcome == detectors.Success {
 		e.Organization, e.Session, e.Password.Typo = "", "", false // whom the backend named, and what that told
 		if e.AccountSince.IsZero() || !e.AccountSince.Before(e.Time) {
 			e.Account, e.Existence = "", detectors.Unsure // nobody knew the account

@@ -26,10 +26,10 @@ func init() {
 For those who write rules: what rules can ask for, and whether files of rules are
 right. Nothing is changed, and the gate need not run.`,
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.Use = "rules <signals|check|test>"
+			cmd.Use = "rules <signals|check|test|replay>"
 			cmd.Args = cobra.ArbitraryArgs
 			cmd.RunE = showCommands
-			cmd.AddCommand(rulesSignals(), rulesCheck(), rulesTest())
+			cmd.AddCommand(rulesSignals(), rulesCheck(), rulesTest(), rulesReplay())
 		},
 	})
 }

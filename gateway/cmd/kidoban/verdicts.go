@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -25,6 +24,7 @@ const maxTold = 20
 func verdictsCommand() *cobra.Command {
 	v := verdicts{out: os.Stdout, tell: os.Stderr}
 	var events, rulesDir string
+	var from feedFlags
 	cmd := &cobra.Command{
 		Use:   "verdicts --events FILE [--format jsonl|sshd|caddy]",
 		Short: "Judges login events of a file as the gate would have",
@@ -68,18 +68,15 @@ known.`,
 				}
 				v.gate.Rules = os.DirFS(rulesDir)
 			}
+			v.format, v.options = from.format, from.options
 			return v.run(in)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&events, "events", "", "the events, a `file`, or - for standard input")
-	f.StringVar(&v.format, "format", "jsonl", "what the events are written in: "+strings.Join(feed.Formats, ", "))
 	f.StringVar(&rulesDir, "rules", "", "judge by the rules in a `directory` instead of the shipped ones")
 	f.DurationVar(&v.learning, "learning", 24*time.Hour, "from the first event, believe all accounts for so long; 0: at no time")
-	f.IntVar(&v.options.Year, "year", 0, "sshd: the year of the first line, if lines have none (default: the latest that is not in the future)")
-	f.StringArrayVar(&v.options.Routes, "route", nil, `caddy: requests that are log-ins, a "METHOD PATH" such as "POST /login"; may be repeated`)
-	f.IntSliceVar(&v.options.Success, "success", nil, "caddy: status codes of a log-in that worked (default: 200 to 399 with a cookie)")
-	f.IntSliceVar(&v.options.Failure, "failure", nil, "caddy: status codes of a log-in that failed (default: 400,401,403,422)")
+	from.add(cmd)
 	return cmd
 }
 
