@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/kidoban/kidoban/gateway/watch"
+	lastgood "github.com/kidoban/kidoban/gateway/watch"
 	"github.com/kidoban/kidoban/rules"
 )
 
@@ -91,7 +91,7 @@ func ruleFiles(path string, others fs.FS) (fs.FS, error) {
 // running is the rules that the gate of a data directory has in force: the last good
 // version of each. ok is false where none are kept, as where only those that ship are.
 func running(dataDir string) (files fs.FS, ok bool, err error) {
-	keeper := watch.Keeper{Dir: filepath.Join(dataDir, "good", "rules")}
+	keeper := lastgood.Keeper{Dir: filepath.Join(dataDir, "good", "rules")}
 	var b bytes.Buffer
 	w := zip.NewWriter(&b)
 	for _, name := range keeper.Names() {
