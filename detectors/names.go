@@ -327,7 +327,7 @@ func (v *nameRing) say(signals []Signal, e *Event) []Signal {
 
 // Observe implements [Detector].
 func (n *Names) Observe(e Event) {
-	trying := e.Kind == Login || e.Kind == Request
+	trying := e.Kind == Login || e.Kind == Request || e.Kind == Session && e.Act == "" && e.Outcome == Refused
 	if trying && n.decoy(e.Name.Digest) {
 		n.mark(decoySource(&e), e.Time)
 		if e.Fingerprint != "" {

@@ -22,7 +22,7 @@ type Policy struct {
 	Delay    time.Duration `json:"delay_ns"` // how long an answer is held back where a rule says delay
 	Factors  FactorPolicy  `json:"factors"`
 	Routes   RoutePolicy   `json:"routes"`
-	Decoys   []string      `json:"decoys,omitempty"` // names that nobody has
+	Decoys   []string      `json:"decoys,omitempty"` // names that nobody has, and tokens that are good for nothing
 }
 
 // maxDecoys bounds the decoys of a policy.

@@ -217,7 +217,10 @@ func (v *visit) ruled(q *counted, uniform bool) (x policies.Verdict) {
 	if x.Action == rules.Deceive {
 		x.Action = rules.Refuse
 	}
-	if x.Action == rules.Refuse || x.Action == rules.StepUp && !v.fresh(v.session) {
+	if x.Action == rules.StepUp && v.fresh(v.session) {
+		return policies.Verdict{} // given already, and lately
+	}
+	if x.Action >= rules.StepUp {
 		for _, e := range v.requestEvents(q, detectors.Refused) {
 			e.Reason = string(x.Reason)
 			g.publish(e)

@@ -2,6 +2,7 @@ package guard
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
@@ -229,7 +230,8 @@ func (v *visit) of(e *detectors.Event, s *auth.Session) {
 }
 
 // recipients is how many a message goes to, where the preset says where they are named;
-// 0: not known, as of a body that is longer than what is read.
+// 0: not known, as of a body that is longer than what is read. Of very many the first are
+// counted.
 func (v *visit) recipients() int {
 	form := v.guard.backend.Requests[detectors.MessageRoute]
 	fields := slices.Concat(form.Target.Form, form.Target.JSON)
@@ -237,7 +239,7 @@ func (v *visit) recipients() int {
 		return 0
 	}
 	at, err := attempt.Reader{NameFields: fields, MaxBody: v.guard.reader.MaxBody}.Read(v.r)
-	if err != nil {
+	if err != nil && !errors.Is(err, attempt.ErrTooMany) { // of too many the first are given
 		v.guard.Log.Debug("reading whom a message goes to", "error", err)
 		return 0
 	}
