@@ -49,7 +49,7 @@ var answers = map[Stage][]Action{
 	LoginBefore: {Delay, StepUp, Refuse, Deceive},
 	LoginAfter:  {Delay, StepUp, Refuse, Deceive},
 	Factor:      {Delay, Refuse},
-	Session:     {StepUp, Refuse},
+	Session:     {Delay, StepUp, Refuse},
 	Message:     {Delay, StepUp, Refuse},
 }
 
