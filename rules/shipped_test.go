@@ -11,7 +11,7 @@ func TestShippedRulesLoadAndPassTheirTests(t *testing.T) {
 	for _, err := range errs {
 		t.Error(err)
 	}
-	if got, want := len(set.Rules()), 14; got != want {
+	if got, want := len(set.Rules()), 27; got != want {
 		t.Errorf("rules: got %d, want %d", got, want)
 	}
 }
