@@ -3,15 +3,15 @@ package detectors
 import "time"
 
 // Table opens the bounded table for comparing it with a plain map.
-type Table = table[int, int]
+type Table = table[uint64, int]
 
 func NewTable(limit int, forget time.Duration) *Table {
-	return newTable[int](limit, forget, func(v *int) bool { return *v >= 100 }, nil)
+	return newTable[uint64](limit, forget, func(v *int) bool { return *v >= 100 }, nil)
 }
 
 func (t *table[K, V]) Find(k K, now time.Time) (*V, time.Duration) { return t.find(k, now) }
 func (t *table[K, V]) Take(k K, now time.Time) (*V, time.Duration) { return t.take(k, now) }
-func (t *table[K, V]) Len() int                                    { return len(t.index) }
+func (t *table[K, V]) Len() int                                    { return t.len() }
 
 // Memory opens what a source was seen with.
 type Memory struct {

@@ -241,7 +241,7 @@ func (n *Names) Assess(e Event) []Signal {
 	if v, _ := n.rings.find(keyOf(e.Source), e.Time); v != nil && v.n >= enoughNames {
 		signals = v.say(signals, &e)
 	}
-	if len(n.marks.index) == 0 {
+	if n.marks.len() == 0 {
 		return signals
 	}
 	if n.marked(decoySource(&e), e.Time) {
@@ -334,7 +334,7 @@ func (n *Names) Observe(e Event) {
 			n.mark(decoyClient(&e), e.Time)
 		}
 	}
-	if e.Fingerprint != "" && len(n.marks.index) > 0 && proven(&e) && e.Device.State == Trusted {
+	if e.Fingerprint != "" && n.marks.len() > 0 && proven(&e) && e.Device.State == Trusted {
 		if k := decoyClient(&e); n.marked(k, e.Time) {
 			v, _ := n.marks.take(k, e.Time)
 			v.cleared++

@@ -229,7 +229,7 @@ func wrong(format string, args ...any) error {
 }
 
 // form writes and reads the slots of a table.
-type form[K comparable, V any] struct {
+type form[K ~uint64, V any] struct {
 	write func(b []byte, k K, v *V) []byte
 	read  func(c *snapshot.Cursor, k *K, v *V) // c.Fail where the value cannot be
 }
@@ -243,7 +243,7 @@ type freeze struct {
 }
 
 func (t *table[K, V]) freeze() {
-	t.frozen = &freeze{slots: len(t.index), hand: t.hand, copies: map[int][][]byte{}}
+	t.frozen = &freeze{slots: t.len(), hand: t.hand, copies: map[int][][]byte{}}
 }
 
 func (t *table[K, V]) thaw() { t.frozen = nil }
@@ -311,7 +311,7 @@ func (t *table[K, V]) begin(b []byte) error {
 
 func (t *table[K, V]) add(b []byte) error {
 	for c := snapshot.NewCursor(b); c.Len() > 0; {
-		i := len(t.index)
+		i := t.len()
 		if i >= t.frozen.slots {
 			return wrong("a table has more than the %d slots it should have", t.frozen.slots)
 		}
@@ -319,10 +319,11 @@ func (t *table[K, V]) add(b []byte) error {
 		s := t.at(i)
 		s.seen = int64(c.Uint64())
 		t.form.read(c, &s.key, &s.value)
-		if _, twice := t.index[s.key]; twice || c.Failed() {
+		h := indexHash(uint64(s.key))
+		if c.Failed() || t.slotOf(s.key, h) >= 0 {
 			return wrong("slot %d of a table cannot be", i)
 		}
-		t.index[s.key] = uint32(i)
+		t.name(i, s.key, h)
 	}
 	return nil
 }
@@ -330,8 +331,8 @@ func (t *table[K, V]) add(b []byte) error {
 func (t *table[K, V]) end() error {
 	slots := t.frozen.slots
 	t.frozen = nil
-	if len(t.index) != slots {
-		return wrong("a table has %d slots, want %d", len(t.index), slots)
+	if t.len() != slots {
+		return wrong("a table has %d slots, want %d", t.len(), slots)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package detectors
 
 import (
 	"encoding/binary"
+	"math/bits"
 	"time"
 )
 
@@ -56,7 +57,7 @@ const (
 // goes: one that is due to be forgotten before one of little weight, the least
 // recently seen of these first, and one of much weight only if all 16 are heavy.
 // So a flood of new sources pushes out other new sources, not the flagged ones.
-type table[K comparable, V any] struct {
+type table[K ~uint64, V any] struct {
 	limit  int
 	forget time.Duration
 	heavy  func(*V) bool // worth keeping when room is short
@@ -64,31 +65,63 @@ type table[K comparable, V any] struct {
 	form   form[K, V]    // how slots are written to snapshots; see snapshot.go
 	frozen *freeze       // while a snapshot is written, or nil
 
-	index  map[K]uint32
-	chunks [][]slot[K, V]
+	index  index
+	chunks []*[chunkSize]slot[K, V]
 	hand   int
 }
 
-type slot[K comparable, V any] struct {
+type slot[K ~uint64, V any] struct {
 	key   K
 	seen  int64 // Unix nanoseconds of the latest event
 	value V
 }
 
-func newTable[K comparable, V any](limit int, forget time.Duration, heavy func(*V) bool, free func(*V)) *table[K, V] {
-	return &table[K, V]{limit: max(limit, 1), forget: forget, heavy: heavy, free: free, index: make(map[K]uint32)}
+func newTable[K ~uint64, V any](limit int, forget time.Duration, heavy func(*V) bool, free func(*V)) *table[K, V] {
+	limit = max(limit, 1)
+	return &table[K, V]{limit: limit, forget: forget, heavy: heavy, free: free, index: newIndex(limit)}
 }
 
-func (t *table[K, V]) at(i int) *slot[K, V] { return &t.chunks[i/chunkSize][i%chunkSize] }
+func (t *table[K, V]) len() int { return t.index.n }
+
+func (t *table[K, V]) at(i int) *slot[K, V] {
+	return &t.chunks[uint(i)/chunkSize][uint(i)%chunkSize]
+}
+
+// hashAt is the hash of the key in a slot.
+func (t *table[K, V]) hashAt(slot uint32) uint64 { return indexHash(uint64(t.at(int(slot)).key)) }
+
+// slotOf is the slot that has k, or -1. h is the hash of k.
+func (t *table[K, V]) slotOf(k K, h uint64) int {
+	s, tag := t.index.shard(h), tagOf(h)
+	i := s.home(h)
+	for range s.buckets {
+		b := &s.buckets[i]
+		for m := tagged(b.first(), tag); m != 0; m &= m - 1 {
+			if slot := int(b.slots[bits.TrailingZeros64(m)/8]); t.at(slot).key == k {
+				return slot
+			}
+		}
+		for m := tagged(b.last(), tag); m != 0; m &= m - 1 {
+			if slot := int(b.slots[8+bits.TrailingZeros64(m)/8%4]); t.at(slot).key == k {
+				return slot
+			}
+		}
+		if b.passed == 0 {
+			break
+		}
+		i = s.after(i)
+	}
+	return -1
+}
 
 // find returns the value of k and how long it has been idle at now, or nil. It
 // changes nothing.
 func (t *table[K, V]) find(k K, now time.Time) (*V, time.Duration) {
-	i, ok := t.index[k]
-	if !ok {
+	i := t.slotOf(k, indexHash(uint64(k)))
+	if i < 0 {
 		return nil, 0
 	}
-	s := t.at(int(i))
+	s := t.at(i)
 	idle := idleSince(s.seen, now)
 	if idle >= t.forget {
 		return nil, 0
@@ -99,9 +132,10 @@ func (t *table[K, V]) find(k K, now time.Time) (*V, time.Duration) {
 // take returns the value of k for changing and how long it had been idle; a
 // new or forgotten value is zero. It counts as seen at now.
 func (t *table[K, V]) take(k K, now time.Time) (*V, time.Duration) {
-	if i, ok := t.index[k]; ok {
-		t.keep(int(i))
-		s := t.at(int(i))
+	h := indexHash(uint64(k))
+	if i := t.slotOf(k, h); i >= 0 {
+		t.keep(i)
+		s := t.at(i)
 		idle := idleSince(s.seen, now)
 		if idle >= t.forget {
 			t.clear(s)
@@ -110,26 +144,35 @@ func (t *table[K, V]) take(k K, now time.Time) (*V, time.Duration) {
 		s.seen = max(s.seen, now.UnixNano())
 		return &s.value, idle
 	}
-	i := len(t.index)
+	i := t.len()
 	if i >= t.limit {
 		i = t.victim(now)
 		t.keep(i)
 		s := t.at(i)
 		t.clear(s)
-		delete(t.index, s.key)
+		t.index.drop(indexHash(uint64(s.key)), uint32(i))
 	} else {
 		t.grow(i)
 	}
 	s := t.at(i)
-	s.key, s.seen = k, now.UnixNano()
-	t.index[k] = uint32(i)
+	s.seen = now.UnixNano()
+	t.name(i, k, h)
 	return &s.value, 0
+}
+
+// name gives slot i, which has no key, the key k.
+func (t *table[K, V]) name(i int, k K, h uint64) {
+	t.at(i).key = k
+	if t.index.full(h) {
+		t.index.grow(h, t.hashAt)
+	}
+	t.index.put(h, uint32(i))
 }
 
 // grow makes room for slot i, which follows the last.
 func (t *table[K, V]) grow(i int) {
 	if i/chunkSize == len(t.chunks) {
-		t.chunks = append(t.chunks, make([]slot[K, V], min(chunkSize, t.limit-i)))
+		t.chunks = append(t.chunks, new([chunkSize]slot[K, V]))
 	}
 }
 

@@ -16,11 +16,11 @@ func TestTableIsAMapWithinItsBound(t *testing.T) {
 	const forget = time.Hour
 	rapid.Check(t, func(t *rapid.T) {
 		table := detectors.NewTable(50, forget)
-		values, seen := map[int]int{}, map[int]time.Time{}
+		values, seen := map[uint64]int{}, map[uint64]time.Time{}
 		now := monday
 		for range rapid.IntRange(0, 200).Draw(t, "steps") {
 			now = now.Add(time.Duration(rapid.IntRange(0, 1200).Draw(t, "seconds")) * time.Second)
-			k := rapid.IntRange(0, 49).Draw(t, "key")
+			k := rapid.Uint64Range(0, 49).Draw(t, "key")
 			if last, ok := seen[k]; ok && now.Sub(last) >= forget {
 				delete(values, k)
 			}
@@ -41,11 +41,11 @@ func TestTableIsAMapWithinItsBound(t *testing.T) {
 
 func TestTableForgetsTheLightAndOldFirst(t *testing.T) {
 	table := detectors.NewTable(16, time.Hour)
-	for k := range 16 {
+	for k := range uint64(16) {
 		v, _ := table.Take(k, monday.Add(time.Duration(k)*time.Second))
 		*v = 100 // heavy
 	}
-	for _, k := range []int{5, 9} {
+	for _, k := range []uint64{5, 9} {
 		v, _ := table.Take(k, monday.Add(time.Duration(20-k)*time.Second))
 		*v = 1
 	}
@@ -54,7 +54,7 @@ func TestTableForgetsTheLightAndOldFirst(t *testing.T) {
 	if got, _ := table.Find(9, now); got != nil {
 		t.Error("key 9 stayed: want it gone, it is light and was seen before key 5")
 	}
-	for _, k := range []int{0, 5, 100} {
+	for _, k := range []uint64{0, 5, 100} {
 		if got, _ := table.Find(k, now); got == nil {
 			t.Errorf("key %d is gone", k)
 		}
@@ -138,5 +138,58 @@ func BenchmarkAssessAndObserve(b *testing.B) {
 		e := one(i)
 		set.Assess(e)
 		set.Observe(e)
+	}
+}
+
+// However many keys come and go, the table finds those it holds and no others.
+func TestTableFindsWhatItHolds(t *testing.T) {
+	const limit = 10_000 // three shards
+	for name, key := range map[string]func(n uint64) uint64{
+		"in order":  func(n uint64) uint64 { return n },
+		"of a /32":  func(n uint64) uint64 { return 0x20010db8<<32 | n },
+		"at random": func(n uint64) uint64 { return n * 0x9e3779b97f4a7c15 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			table := detectors.NewTable(limit, time.Hour)
+			for n := range uint64(3 * limit) {
+				v, _ := table.Take(key(n), monday.Add(time.Duration(n)))
+				if *v != 0 {
+					t.Fatalf("key %d is new and has the value %d", n, *v)
+				}
+				*v = int(n) + 1
+			}
+			if got := table.Len(); got != limit {
+				t.Fatalf("keys: got %d, want %d", got, limit)
+			}
+			found := 0
+			for n := range uint64(4 * limit) {
+				if v, _ := table.Find(key(n), monday); v != nil {
+					if found++; *v != int(n)+1 {
+						t.Fatalf("key %d has the value of %d", n, *v-1)
+					}
+				}
+			}
+			if found != limit {
+				t.Errorf("found %d keys, want %d", found, limit)
+			}
+		})
+	}
+}
+
+// A full table replaces keys without allocating, once its shards are as large as they
+// become.
+func TestAFullTableAllocatesNothing(t *testing.T) {
+	const limit = 10_000
+	table := detectors.NewTable(limit, time.Hour)
+	n := uint64(0)
+	some := func() {
+		for range 5 * limit {
+			n++
+			table.Take(n, monday)
+		}
+	}
+	some()
+	if got := testing.AllocsPerRun(3, some); got > 1 {
+		t.Errorf("%.0f allocations while %d keys were replaced, want none", got, 5*limit)
 	}
 }
