@@ -42,13 +42,29 @@ type Informer interface {
 type Set struct {
 	mu        sync.Mutex // guards all below and the state inside detectors
 	detectors []Detector
+	nearby    []nearby
+	near      near
 	instant   []Event // observed, of one time, not learned yet
 	frozen    *Frozen // the snapshot that is being written, or nil
 }
 
 // NewSet returns a set of ds, assessed and observed in this order. They are its own
 // from now on.
-func NewSet(ds ...Detector) *Set { return &Set{detectors: slices.Clone(ds)} }
+func NewSet(ds ...Detector) *Set {
+	s := &Set{}
+	s.run(slices.Clone(ds))
+	return s
+}
+
+// run has the set consist of ds.
+func (s *Set) run(ds []Detector) {
+	s.detectors, s.nearby, s.instant = ds, nil, nil
+	for _, d := range ds {
+		if d, ok := d.(nearby); ok {
+			s.nearby = append(s.nearby, d)
+		}
+	}
+}
 
 // Facts returns e with what the set knows of it: the facts of its password. Call it
 // before Assess, and again when the outcome is known, before Observe: what was a typo
@@ -57,6 +73,7 @@ func (s *Set) Facts(e Event) Event {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.settle()
+	s.near.fetch(s.nearby, &e)
 	for _, d := range s.detectors {
 		if d, ok := d.(Informer); ok {
 			d.Inform(&e)

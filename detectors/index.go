@@ -97,6 +97,17 @@ func tagged(tags uint64, tag uint8) uint64 {
 func (b *bucket) first() uint64 { return binary.LittleEndian.Uint64(b.tags[:8]) }
 func (b *bucket) last() uint64  { return uint64(binary.LittleEndian.Uint32(b.tags[8:])) }
 
+// probably is the first slot with tag, or -1.
+func (b *bucket) probably(tag uint8) int {
+	if m := tagged(b.first(), tag); m != 0 {
+		return int(b.slots[bits.TrailingZeros64(m)/8])
+	}
+	if m := tagged(b.last(), tag); m != 0 {
+		return int(b.slots[8+bits.TrailingZeros64(m)/8%4])
+	}
+	return -1
+}
+
 // put adds a key that is not there. Make room for it before.
 func (x *index) put(h uint64, slot uint32) {
 	s := x.shard(h)

@@ -164,7 +164,7 @@ func (s *Set) Restore(r io.Reader) (header []byte, err error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.detectors, s.instant = fresh, nil
+	s.run(fresh)
 	return header, nil
 }
 

@@ -70,10 +70,11 @@ type table[K ~uint64, V any] struct {
 	hand   int
 }
 
+// slot begins and ends with what is read first, so that what is between is near; see near.
 type slot[K ~uint64, V any] struct {
 	key   K
-	seen  int64 // Unix nanoseconds of the latest event
 	value V
+	seen  int64 // Unix nanoseconds of the latest event
 }
 
 func newTable[K ~uint64, V any](limit int, forget time.Duration, heavy func(*V) bool, free func(*V)) *table[K, V] {
