@@ -42,8 +42,10 @@ type Informer interface {
 type Set struct {
 	mu        sync.Mutex // guards all below and the state inside detectors
 	detectors []Detector
+	informers []Informer // those of them that are, and those that tell what they will ask for
 	nearby    []nearby
 	near      near
+	event     Event   // that Facts fills in: one that is handed out by address would go to the heap
 	instant   []Event // observed, of one time, not learned yet
 	frozen    *Frozen // the snapshot that is being written, or nil
 }
@@ -58,8 +60,11 @@ func NewSet(ds ...Detector) *Set {
 
 // run has the set consist of ds.
 func (s *Set) run(ds []Detector) {
-	s.detectors, s.nearby, s.instant = ds, nil, nil
+	s.detectors, s.informers, s.nearby, s.instant = ds, nil, nil, nil
 	for _, d := range ds {
+		if d, ok := d.(Informer); ok {
+			s.informers = append(s.informers, d)
+		}
 		if d, ok := d.(nearby); ok {
 			s.nearby = append(s.nearby, d)
 		}
@@ -73,13 +78,12 @@ func (s *Set) Facts(e Event) Event {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.settle()
-	s.near.fetch(s.nearby, &e)
-	for _, d := range s.detectors {
-		if d, ok := d.(Informer); ok {
-			d.Inform(&e)
-		}
+	s.event = e
+	s.near.fetch(s.nearby, &s.event)
+	for _, d := range s.informers {
+		d.Inform(&s.event)
 	}
-	return e
+	return s.event
 }
 
 // Assess returns what all detectors say of e. A signal that is not among them is 0.

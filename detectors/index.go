@@ -97,8 +97,10 @@ func tagged(tags uint64, tag uint8) uint64 {
 func (b *bucket) first() uint64 { return binary.LittleEndian.Uint64(b.tags[:8]) }
 func (b *bucket) last() uint64  { return uint64(binary.LittleEndian.Uint32(b.tags[8:])) }
 
-// probably is the first slot with tag, or -1.
-func (b *bucket) probably(tag uint8) int {
+// probably is the slot of the first key in h's bucket that has its tag, or -1.
+func (x *index) probably(h uint64) int {
+	s, tag := x.shard(h), tagOf(h)
+	b := &s.buckets[s.home(h)]
 	if m := tagged(b.first(), tag); m != 0 {
 		return int(b.slots[bits.TrailingZeros64(m)/8])
 	}
