@@ -293,15 +293,13 @@ func (d *Campaigns) first(e *Event) bool {
 	if e.Password.Repeat {
 		return false
 	}
-	key := failedKey(e)
+	key := mix(uint64(keyOf(e.Source)) ^ nameHash(*e))
 	if seen, idle := d.failed.find(key, e.Time); seen != nil && idle < quiet {
 		return false
 	}
 	d.failed.take(key, e.Time)
 	return true
 }
-
-func failedKey(e *Event) uint64 { return mix(uint64(keyOf(e.Source)) ^ nameHash(*e)) }
 
 func (d *Campaigns) observeIn(strata *table[uint64, stratum], name alarmName, key uint64, e *Event, bin int64, failed, unfamiliar bool) {
 	s, _ := strata.take(key, e.Time)

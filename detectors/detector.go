@@ -42,8 +42,9 @@ type Informer interface {
 type Set struct {
 	mu        sync.Mutex // guards all below and the state inside detectors
 	detectors []Detector
-	informers []Informer // those of them that are, and those that tell what they will ask for
-	nearby    []nearby
+	speakers  []Detector // those of them that have signals
+	informers []Informer // those that are
+	nearby    []nearby   // those that tell what they will ask for
 	near      near
 	event     Event   // that Facts fills in: one that is handed out by address would go to the heap
 	instant   []Event // observed, of one time, not learned yet
@@ -60,8 +61,11 @@ func NewSet(ds ...Detector) *Set {
 
 // run has the set consist of ds.
 func (s *Set) run(ds []Detector) {
-	s.detectors, s.informers, s.nearby, s.instant = ds, nil, nil, nil
+	s.detectors, s.speakers, s.informers, s.nearby, s.instant = ds, nil, nil, nil, nil
 	for _, d := range ds {
+		if len(d.Signals()) > 0 {
+			s.speakers = append(s.speakers, d)
+		}
 		if d, ok := d.(Informer); ok {
 			s.informers = append(s.informers, d)
 		}
@@ -92,7 +96,7 @@ func (s *Set) Assess(e Event) []Signal {
 	defer s.mu.Unlock()
 	s.settle()
 	var signals []Signal
-	for _, d := range s.detectors {
+	for _, d := range s.speakers {
 		if more := d.Assess(e); signals == nil {
 			signals = more
 		} else {

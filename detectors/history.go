@@ -23,7 +23,7 @@ type HistoriesConfig struct {
 //
 // It keeps per account the last 5 networks, 3 operators and 3 clients, as hashes of
 // 32 bits with the day they were used, and forgets what was not used for 180 days;
-// about 120 bytes. Per network it keeps which accounts logged in this week and the
+// about 100 bytes. Per network it keeps which accounts logged in this week and the
 // week before: two of them as they are, more in two bitmaps of 512 bits, from which
 // their number is estimated (Whang et al., "A Linear-Time Probabilistic Counting
 // Algorithm", 1990; to within a tenth up to 1,000, where it stops). Those used longest
@@ -53,11 +53,15 @@ const (
 	capacityCrowd = 10 // accounts; from here on a network is an office, a campus, a carrier
 )
 
-// trace is a hash of 32 bits and the day it was seen last.
+// trace is a hash of 32 bits and the day it was seen last, in 6 bytes.
 type trace struct {
-	hash uint32
-	day  uint16
+	high, low uint16 // of the hash
+	day       uint16
 }
+
+func newTrace(hash uint32, day uint16) trace { return trace{uint16(hash >> 16), uint16(hash), day} }
+
+func (t trace) hash() uint32 { return uint32(t.high)<<16 | uint32(t.low) }
 
 type accountHistory struct {
 	logins    uint8
@@ -243,7 +247,7 @@ func hash32(h uint64) uint32 { return uint32(mix(h) >> 32) }
 // traced reports whether hash was seen in the last 180 days.
 func traced(traces []trace, hash uint32, day uint16) bool {
 	for _, t := range traces {
-		if t.hash == hash && t.day != 0 && int16(day-t.day) < historyDays {
+		if t.hash() == hash && t.day != 0 && int16(day-t.day) < historyDays {
 			return true
 		}
 	}
@@ -254,7 +258,7 @@ func traced(traces []trace, hash uint32, day uint16) bool {
 func keepTrace(traces []trace, hash uint32, day uint16) {
 	oldest := 0
 	for i, t := range traces {
-		if t.day != 0 && t.hash == hash {
+		if t.day != 0 && t.hash() == hash {
 			oldest = i
 			break
 		}
@@ -264,10 +268,10 @@ func keepTrace(traces []trace, hash uint32, day uint16) {
 			}
 		}
 	}
-	if traces[oldest].hash == hash && traces[oldest].day != 0 && int16(day-traces[oldest].day) < 0 {
+	if traces[oldest].hash() == hash && traces[oldest].day != 0 && int16(day-traces[oldest].day) < 0 {
 		return // an event that is late
 	}
-	traces[oldest] = trace{hash, day}
+	traces[oldest] = newTrace(hash, day)
 }
 
 func (h *Histories) form() string     { return "histories/1" }
@@ -278,7 +282,7 @@ func writeAccountHistory(b []byte, k uint64, v *accountHistory) []byte {
 	b = append(binary.BigEndian.AppendUint64(b, k), v.logins)
 	for _, part := range [][]trace{v.networks[:], v.operators[:], v.clients[:]} {
 		for _, t := range part {
-			b = binary.BigEndian.AppendUint32(b, t.hash)
+			b = binary.BigEndian.AppendUint32(b, t.hash())
 			b = binary.BigEndian.AppendUint16(b, t.day)
 		}
 	}
@@ -289,7 +293,7 @@ func readAccountHistory(c *snapshot.Cursor, k *uint64, v *accountHistory) {
 	*k, v.logins = c.Uint64(), c.Byte()
 	for _, part := range [][]trace{v.networks[:], v.operators[:], v.clients[:]} {
 		for i := range part {
-			part[i] = trace{c.Uint32(), c.Uint16()}
+			part[i] = newTrace(c.Uint32(), c.Uint16())
 		}
 	}
 }

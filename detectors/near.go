@@ -156,5 +156,4 @@ func (d *Campaigns) near(n *near, k *keys, e *Event) {
 	if o := e.Organization; o != "" && !e.Device.Known() {
 		n.ask(d.organizations, indexHash(hash64(organizationSalt, string(o))))
 	}
-	n.ask(d.failed, indexHash(failedKey(e)))
 }

@@ -55,6 +55,9 @@ type Passwords struct {
 	pairs  *table[uint64, pairState]
 	recent *table[uint64, recentWrong]
 	spread *table[uint64, spreadNames]
+
+	latest uint64 // whose height is known; Facts asks twice for each attempt
+	height int    // of it; -1: the ladder changed since
 }
 
 // pairState is what became of a name with a password.
@@ -110,6 +113,7 @@ func NewPasswords(c PasswordsConfig) *Passwords {
 	}
 	p := &Passwords{
 		config: c,
+		height: -1,
 		ladder: newLadder(),
 		pairs: newTable[uint64](c.Pairs, pairKeptLoop,
 			func(v *pairState) bool { return *v == pairRepeated }, nil),
@@ -138,7 +142,10 @@ func (p *Passwords) Signals() []Description {
 // Inform implements [Informer].
 func (p *Passwords) Inform(e *Event) {
 	if !e.Password.Digest.IsZero() {
-		e.Password.Popularity = p.ladder.height(passwordHash(e))
+		if h := passwordHash(e); h != p.latest || p.height < 0 {
+			p.latest, p.height = h, p.ladder.height(h)
+		}
+		e.Password.Popularity = p.height
 		e.Password.Repeat = e.Outcome != Success && p.repeats(e)
 	}
 	if e.Outcome == Success && len(e.Password.Near) > 0 && !e.Password.Typo {
@@ -211,6 +218,7 @@ func (p *Passwords) Observe(e Event) {
 	}
 	if !repeat {
 		p.ladder.step(passwordHash(&e), eventChance(&e))
+		p.height = -1
 	}
 }
 
