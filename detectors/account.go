@@ -97,8 +97,10 @@ func (d *Accounts) Signals() []Description {
 
 // Assess tells the standing of e's account before e, or after it when e was observed
 // already.
-func (d *Accounts) Assess(e Event) []Signal {
-	if e.Device.Known() || !named(&e) {
+func (d *Accounts) Assess(e Event) []Signal { return d.assess(&e) }
+
+func (d *Accounts) assess(e *Event) []Signal {
+	if e.Device.Known() || !named(e) {
 		return nil
 	}
 	v, _ := d.accounts.find(accountHash(e), e.Time)
@@ -133,16 +135,17 @@ func (d *Accounts) Assess(e Event) []Signal {
 }
 
 // Observe implements [Detector].
-func (d *Accounts) Observe(e Event) {
-	if !counted(e) || e.Device.Known() || !named(&e) {
+func (d *Accounts) Observe(e Event) { d.observe(&e) }
+
+func (d *Accounts) observe(e *Event) {
+	if !counted(e) || e.Device.Known() || !named(e) {
 		return
 	}
 	if e.Outcome == Success {
-		if proven(&e) {
-			d.takeBack(&e, accountHash(e))
+		if proven(e) {
+			d.takeBack(e, accountHash(e))
 			if e.Account != "" && !e.Name.Digest.IsZero() {
-				e.Account = ""
-				d.takeBack(&e, accountHash(e))
+				d.takeBack(e, unnamedHash(e))
 			}
 		}
 		return
@@ -152,7 +155,7 @@ func (d *Accounts) Observe(e Event) {
 	}
 	g := guess{network: hash32(uint64(keyOf(e.Source))), minute: minute16(e.Time)}
 	if !e.Password.Digest.IsZero() {
-		g.password = max(hash32(passwordHash(&e)), 1)
+		g.password = max(hash32(passwordHash(e)), 1)
 	}
 	if e.Fingerprint != "" {
 		g.program = uint16(hash32(hash64(clientSalt, e.Fingerprint))) &^ 1

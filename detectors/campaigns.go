@@ -252,7 +252,7 @@ func (d *Campaigns) Assess(e Event) []Signal {
 
 // Observe implements [Detector].
 func (d *Campaigns) Observe(e Event) {
-	if !counted(e) || e.Unproven || e.Outcome == Failure && !d.first(&e) {
+	if !counted(&e) || e.Unproven || e.Outcome == Failure && !d.first(&e) {
 		return
 	}
 	failed, bin := e.Outcome == Failure, binOf(e.Time)
@@ -293,7 +293,7 @@ func (d *Campaigns) first(e *Event) bool {
 	if e.Password.Repeat {
 		return false
 	}
-	key := mix(uint64(keyOf(e.Source)) ^ nameHash(*e))
+	key := mix(uint64(keyOf(e.Source)) ^ nameHash(e))
 	if seen, idle := d.failed.find(key, e.Time); seen != nil && idle < quiet {
 		return false
 	}

@@ -65,12 +65,14 @@ func pairKey(e *Event) sourceKey {
 }
 
 // Assess implements [Detector].
-func (c *Clients) Assess(e Event) []Signal {
+func (c *Clients) Assess(e Event) []Signal { return c.assess(&e) }
+
+func (c *Clients) assess(e *Event) []Signal {
 	if e.Fingerprint == "" {
 		return nil
 	}
 	var signals []Signal
-	if v := c.clients.standing(clientKey(&e), e.Time); v != nil {
+	if v := c.clients.standing(clientKey(e), e.Time); v != nil {
 		s := Signal{Name: "client.sequential", Value: v.ratio}
 		if v.ratio >= sequentialLimit {
 			s.Why = fmt.Sprintf("%d different names failed with one client program (%.60s), %d succeeded", v.failed, e.Fingerprint, v.passed)
@@ -80,7 +82,7 @@ func (c *Clients) Assess(e Event) []Signal {
 		}
 	}
 	if e.History.Capacity >= capacityCrowd {
-		if v := c.pairs.standing(pairKey(&e), e.Time); v != nil && v.ratio >= sequentialLimit {
+		if v := c.pairs.standing(pairKey(e), e.Time); v != nil && v.ratio >= sequentialLimit {
 			signals = append(signals, Signal{Name: "source.client_flagged", Value: 1,
 				Why: fmt.Sprintf("%d different names failed from %s with one client program (%.60s), %d succeeded", v.failed, sourceName(e.Source), e.Fingerprint, v.passed)})
 		}
@@ -89,13 +91,15 @@ func (c *Clients) Assess(e Event) []Signal {
 }
 
 // Observe implements [Detector].
-func (c *Clients) Observe(e Event) {
+func (c *Clients) Observe(e Event) { c.observe(&e) }
+
+func (c *Clients) observe(e *Event) {
 	if e.Fingerprint == "" {
 		return
 	}
-	c.clients.walk(clientKey(&e), &e, people, 0)
+	c.clients.walk(clientKey(e), e, people, 0)
 	if e.History.Capacity >= capacityCrowd {
-		c.pairs.walk(pairKey(&e), &e, people, 0)
+		c.pairs.walk(pairKey(e), e, people, 0)
 	}
 }
 

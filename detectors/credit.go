@@ -15,19 +15,19 @@ const (
 
 // counted reports whether e is an attempt that a backend evaluated. What the
 // gate itself refused says nothing about the password.
-func counted(e Event) bool {
+func counted(e *Event) bool {
 	return (e.Kind == Login || e.Kind == Door) && (e.Outcome == Success || e.Outcome == Failure)
 }
 
 // learning reports whether e falls into the window after installation in which
 // the gate knows no account yet and therefore believes all of them.
-func learning(e Event, until time.Time) bool { return e.Time.Before(until) }
+func learning(e *Event, until time.Time) bool { return e.Time.Before(until) }
 
 // vouches reports whether the success e may speak for its source. Whoever
 // attacks owns accounts too and logs into them in between, so an account must be
 // a day old at this gate, or the device trusted by that account; a source cannot
 // buy itself good standing with accounts it opened this morning.
-func vouches(e Event, learningUntil time.Time) bool {
+func vouches(e *Event, learningUntil time.Time) bool {
 	return learning(e, learningUntil) ||
 		e.Device.State == Trusted ||
 		!e.AccountSince.IsZero() && e.Time.Sub(e.AccountSince) >= provenAfter

@@ -38,15 +38,28 @@ type Informer interface {
 	Inform(e *Event)
 }
 
+// reader is a detector that is lent events by address: one has 600 bytes, and is handed
+// on some thirty times for an attempt. It changes nothing of it and does not keep it.
+type reader interface {
+	assess(*Event) []Signal
+	observe(*Event)
+}
+
+type byValue struct{ Detector }
+
+func (d byValue) assess(e *Event) []Signal { return d.Assess(*e) }
+func (d byValue) observe(e *Event)         { d.Observe(*e) }
+
 // Set runs detectors as one and is safe for concurrent use.
 type Set struct {
 	mu        sync.Mutex // guards all below and the state inside detectors
 	detectors []Detector
-	speakers  []Detector // those of them that have signals
+	readers   []reader   // the same, by address
+	speakers  []reader   // those of them that have signals
 	informers []Informer // those that are
 	nearby    []nearby   // those that tell what they will ask for
 	near      near
-	event     Event   // that Facts fills in: one that is handed out by address would go to the heap
+	event     Event   // the latest that was asked about: one of a call would go to the heap, as it is lent by address
 	instant   []Event // observed, of one time, not learned yet
 	frozen    *Frozen // the snapshot that is being written, or nil
 }
@@ -61,10 +74,15 @@ func NewSet(ds ...Detector) *Set {
 
 // run has the set consist of ds.
 func (s *Set) run(ds []Detector) {
-	s.detectors, s.speakers, s.informers, s.nearby, s.instant = ds, nil, nil, nil, nil
+	s.detectors, s.readers, s.speakers, s.informers, s.nearby, s.instant = ds, nil, nil, nil, nil, nil
 	for _, d := range ds {
+		r, ok := d.(reader)
+		if !ok {
+			r = byValue{d}
+		}
+		s.readers = append(s.readers, r)
 		if len(d.Signals()) > 0 {
-			s.speakers = append(s.speakers, d)
+			s.speakers = append(s.speakers, r)
 		}
 		if d, ok := d.(Informer); ok {
 			s.informers = append(s.informers, d)
@@ -95,9 +113,10 @@ func (s *Set) Assess(e Event) []Signal {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.settle()
+	s.event = e
 	var signals []Signal
 	for _, d := range s.speakers {
-		if more := d.Assess(e); signals == nil {
+		if more := d.assess(&s.event); signals == nil {
 			signals = more
 		} else {
 			signals = append(signals, more...)
@@ -130,8 +149,8 @@ func (s *Set) settle() {
 		slices.SortFunc(s.instant, func(a, b Event) int { return a.Key.Compare(b.Key) })
 	}
 	for i := range s.instant {
-		for _, d := range s.detectors {
-			d.Observe(s.instant[i])
+		for _, d := range s.readers {
+			d.observe(&s.instant[i])
 		}
 		s.instant[i] = Event{} // its texts may go
 	}

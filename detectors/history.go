@@ -103,7 +103,7 @@ func (h *Histories) Signals() []Description { return nil }
 // Inform implements [Informer].
 func (h *Histories) Inform(e *Event) {
 	e.History = History{Capacity: h.capacity(e)}
-	v, _ := h.accounts.find(accountHash(*e), e.Time)
+	v, _ := h.accounts.find(accountHash(e), e.Time)
 	if v == nil {
 		return
 	}
@@ -115,7 +115,9 @@ func (h *Histories) Inform(e *Event) {
 }
 
 // Assess implements [Detector].
-func (h *Histories) Assess(Event) []Signal { return nil }
+func (h *Histories) Assess(e Event) []Signal { return h.assess(&e) }
+
+func (h *Histories) assess(*Event) []Signal { return nil }
 
 // strange reports whether nothing that the gate knows speaks for e.
 func strange(e *Event) bool { return !e.Device.Known() && !e.History.Network }
@@ -127,8 +129,10 @@ func proven(e *Event) bool {
 }
 
 // Observe implements [Detector].
-func (h *Histories) Observe(e Event) {
-	if !proven(&e) {
+func (h *Histories) Observe(e Event) { h.observe(&e) }
+
+func (h *Histories) observe(e *Event) {
+	if !proven(e) {
 		return
 	}
 	account := accountHash(e)

@@ -156,7 +156,7 @@ func (l *Loops) Signals() []Description {
 	}
 }
 
-func loopKey(e *Event) uint64 { return mix(uint64(keyOf(e.Source)) ^ mix(loopSalt^nameHash(*e))) }
+func loopKey(e *Event) uint64 { return mix(uint64(keyOf(e.Source)) ^ mix(loopSalt^nameHash(e))) }
 func stormKey(e *Event) uint64 {
 	return mix(uint64(keyOf(e.Source)) ^ hash64(stormSalt, e.Credential))
 }
@@ -171,10 +171,12 @@ func windowOf(t time.Time, length time.Duration) uint32 {
 func ofToken(e *Event) bool { return e.Kind == Door || e.Kind == Session && e.Act == "" }
 
 // Assess tells what is known before e, or after it when e was observed already.
-func (l *Loops) Assess(e Event) []Signal {
+func (l *Loops) Assess(e Event) []Signal { return l.assess(&e) }
+
+func (l *Loops) assess(e *Event) []Signal {
 	var signals []Signal
-	if ofToken(&e) {
-		if v, _ := l.storms.find(stormKey(&e), e.Time); v != nil {
+	if ofToken(e) {
+		if v, _ := l.storms.find(stormKey(e), e.Time); v != nil {
 			if n := v.rate(e.Time); n >= stormSaid {
 				signals = append(signals, Signal{Name: "client.token_storm", Value: n,
 					Why: fmt.Sprintf("%.0f requests from %s within 10 min with a credential of the kind %.40q that is not accepted", n, sourceName(e.Source), e.Credential)})
@@ -182,9 +184,9 @@ func (l *Loops) Assess(e Event) []Signal {
 		}
 	}
 	if e.Kind == Login {
-		signals = l.assessLogin(signals, &e)
+		signals = l.assessLogin(signals, e)
 	}
-	if why := l.incoherent(&e); why != "" {
+	if why := l.incoherent(e); why != "" {
 		signals = append(signals, Signal{Name: "client.incoherent", Value: 1, Why: why})
 	}
 	return signals
@@ -232,16 +234,18 @@ func (l *Loops) incoherent(e *Event) string {
 }
 
 // Observe implements [Detector].
-func (l *Loops) Observe(e Event) {
-	if ofToken(&e) && (e.Outcome == Failure || e.Outcome == Refused) {
-		v, _ := l.storms.take(stormKey(&e), e.Time)
+func (l *Loops) Observe(e Event) { l.observe(&e) }
+
+func (l *Loops) observe(e *Event) {
+	if ofToken(e) && (e.Outcome == Failure || e.Outcome == Refused) {
+		v, _ := l.storms.take(stormKey(e), e.Time)
 		v.add(windowOf(e.Time, stormWindow))
 	}
 	if e.Kind == Login && !e.Password.Digest.IsZero() && !e.Name.Digest.IsZero() {
-		l.observePair(&e)
+		l.observePair(e)
 	}
-	if proven(&e) && e.Client.JA4 != "" && e.Client.Family != "" && !e.Client.Incoherent {
-		l.learn(&e)
+	if proven(e) && e.Client.JA4 != "" && e.Client.Family != "" && !e.Client.Incoherent {
+		l.learn(e)
 	}
 }
 
@@ -385,11 +389,11 @@ func (l *Loops) learn(e *Event) {
 		v, _ := l.clients.take(k, e.Time)
 		v.count = min(v.count+1, clientOften)
 	}
-	if !vouches(*e, l.config.LearningUntil) {
+	if !vouches(e, l.config.LearningUntil) {
 		return
 	}
 	v, _ := l.clients.take(mix(coherentSalt^ja4^mix(family)), e.Time)
-	account := max(hash32(accountHash(*e)), 1)
+	account := max(hash32(accountHash(e)), 1)
 	for i, a := range v.accounts {
 		if a == account {
 			return

@@ -220,13 +220,15 @@ func decoySource(e *Event) uint64 { return mix(uint64(keyOf(e.Source)) ^ mix(dec
 func decoyClient(e *Event) uint64 { return hash64(decoyClientSalt, e.Fingerprint) }
 
 // Assess tells what is known before e, or after it when e was observed already.
-func (n *Names) Assess(e Event) []Signal {
+func (n *Names) Assess(e Event) []Signal { return n.assess(&e) }
+
+func (n *Names) assess(e *Event) []Signal {
 	var signals []Signal
 	if !e.Name.Digest.IsZero() {
 		if v, _ := n.tried.find(nameHash(e), e.Time); v != nil && v.sources[0] != 0 {
 			failed := v.count()
 			s := Signal{Name: "name.sources", Value: float64(failed)}
-			if v.dictionary() && !owned(&e) {
+			if v.dictionary() && !owned(e) {
 				s.Why = fmt.Sprintf("a name that nobody is known to own failed from %s networks", upTo(failed, mostNameSources))
 				signals = append(signals, Signal{Name: "name.dictionary", Value: 1, Why: s.Why})
 			}
@@ -239,16 +241,16 @@ func (n *Names) Assess(e Event) []Signal {
 		}
 	}
 	if v, _ := n.rings.find(keyOf(e.Source), e.Time); v != nil && v.n >= enoughNames {
-		signals = v.say(signals, &e)
+		signals = v.say(signals, e)
 	}
 	if n.marks.len() == 0 {
 		return signals
 	}
-	if n.marked(decoySource(&e), e.Time) {
+	if n.marked(decoySource(e), e.Time) {
 		signals = append(signals, Signal{Name: "source.decoy", Value: 1,
 			Why: fmt.Sprintf("%s tried a decoy account within the last 24 h", sourceName(e.Source))})
 	}
-	if e.Fingerprint != "" && n.marked(decoyClient(&e), e.Time) {
+	if e.Fingerprint != "" && n.marked(decoyClient(e), e.Time) {
 		signals = append(signals, Signal{Name: "client.decoy", Value: 1,
 			Why: fmt.Sprintf("this client program (%.60s) tried a decoy account within the last 24 h", e.Fingerprint)})
 	}
@@ -326,16 +328,18 @@ func (v *nameRing) say(signals []Signal, e *Event) []Signal {
 }
 
 // Observe implements [Detector].
-func (n *Names) Observe(e Event) {
+func (n *Names) Observe(e Event) { n.observe(&e) }
+
+func (n *Names) observe(e *Event) {
 	trying := e.Kind == Login || e.Kind == Request || e.Kind == Session && e.Act == "" && e.Outcome == Refused
 	if trying && n.decoy(e.Name.Digest) {
-		n.mark(decoySource(&e), e.Time)
+		n.mark(decoySource(e), e.Time)
 		if e.Fingerprint != "" {
-			n.mark(decoyClient(&e), e.Time)
+			n.mark(decoyClient(e), e.Time)
 		}
 	}
-	if e.Fingerprint != "" && n.marks.len() > 0 && proven(&e) && e.Device.State == Trusted {
-		if k := decoyClient(&e); n.marked(k, e.Time) {
+	if e.Fingerprint != "" && n.marks.len() > 0 && proven(e) && e.Device.State == Trusted {
+		if k := decoyClient(e); n.marked(k, e.Time) {
 			v, _ := n.marks.take(k, e.Time)
 			v.cleared++
 		}
@@ -344,15 +348,15 @@ func (n *Names) Observe(e Event) {
 		return
 	}
 	switch {
-	case proven(&e):
+	case proven(e):
 		v, _ := n.tried.take(nameHash(e), e.Time)
 		*v = triedName{owned: true}
-	case counted(e) && e.Outcome == Failure && strange(&e):
+	case counted(e) && e.Outcome == Failure && strange(e):
 		v, _ := n.tried.take(nameHash(e), e.Time)
 		v.fail(max(hash32(uint64(keyOf(e.Source))), 1))
 	}
 	if e.Kind == Login && e.Outcome != Unknown || e.Kind == Request && (e.Route == Reset || e.Route == Identify) {
-		n.list(&e)
+		n.list(e)
 	}
 }
 
@@ -406,9 +410,9 @@ func (n *Names) list(e *Event) {
 
 // seen is what is kept of e's name.
 func (n *Names) seen(e *Event) (s nameSeen, prefix namePrefix) {
-	s.hash = nameHash(*e)
+	s.hash = nameHash(e)
 	if !proven(e) && (e.Existence == Missing ||
-		e.Existence == Unsure && e.Account == "" && e.Outcome != Success && !learning(*e, n.config.LearningUntil)) {
+		e.Existence == Unsure && e.Account == "" && e.Outcome != Success && !learning(e, n.config.LearningUntil)) {
 		s.flags = nameUnknown
 	}
 	shown := e.Name.Display

@@ -42,7 +42,7 @@ type keys struct {
 }
 
 func (n *near) fetch(detectors []nearby, e *Event) {
-	k := keys{nameHash: nameHash(*e), accountHash: accountHash(*e), source: indexHash(uint64(keyOf(e.Source)))}
+	k := keys{nameHash: nameHash(e), accountHash: accountHash(e), source: indexHash(uint64(keyOf(e.Source)))}
 	k.name, k.account = indexHash(k.nameHash), indexHash(k.accountHash)
 	if k == n.keys {
 		return // it is near: the outcome of the same attempt
@@ -140,7 +140,7 @@ func (d *Accounts) near(n *near, k *keys, e *Event) {
 	if !e.Device.Known() {
 		n.ask(d.accounts, k.account)
 		if e.Account != "" && !e.Name.Digest.IsZero() {
-			n.ask(d.accounts, indexHash(hashDigest(unnamedSalt, e.Name.Digest)))
+			n.ask(d.accounts, indexHash(unnamedHash(e)))
 		}
 	}
 }

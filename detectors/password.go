@@ -154,11 +154,13 @@ func (p *Passwords) Inform(e *Event) {
 }
 
 // Assess implements [Detector]. It believes the popularity that e carries.
-func (p *Passwords) Assess(e Event) []Signal {
+func (p *Passwords) Assess(e Event) []Signal { return p.assess(&e) }
+
+func (p *Passwords) assess(e *Event) []Signal {
 	popular := e.Password.Popularity >= popularHeight
 	others := 0
 	if !e.Password.Digest.IsZero() {
-		if v, _ := p.spread.find(passwordHash(&e), e.Time); v != nil {
+		if v, _ := p.spread.find(passwordHash(e), e.Time); v != nil {
 			others = v.others(nameHash(e), minuteOf(e.Time))
 		}
 	}
@@ -185,15 +187,17 @@ func (p *Passwords) Assess(e Event) []Signal {
 }
 
 // Observe implements [Detector].
-func (p *Passwords) Observe(e Event) {
+func (p *Passwords) Observe(e Event) { p.observe(&e) }
+
+func (p *Passwords) observe(e *Event) {
 	if !counted(e) {
 		return
 	}
 	if e.Outcome == Success {
-		p.right(&e)
+		p.right(e)
 		return
 	}
-	if named(&e) && len(e.Password.Near) > 0 {
+	if named(e) && len(e.Password.Near) > 0 {
 		v, _ := p.recent.take(nameHash(e), e.Time)
 		v.keep(e.Password.Near[:min(len(e.Password.Near), typoNear)], e.Time)
 	}
@@ -201,8 +205,8 @@ func (p *Passwords) Observe(e Event) {
 		return
 	}
 	repeat := false // by what is known now, and not what e says: events of the same time cannot know
-	if named(&e) {
-		v, idle := p.pairs.take(pairHash(&e), e.Time)
+	if named(e) {
+		v, idle := p.pairs.take(pairHash(e), e.Time)
 		repeat = v.repeats(idle)
 		*v = pairWrong
 		if repeat {
@@ -212,12 +216,12 @@ func (p *Passwords) Observe(e Event) {
 	if e.Device.Known() {
 		return
 	}
-	if named(&e) {
-		v, _ := p.spread.take(passwordHash(&e), e.Time)
+	if named(e) {
+		v, _ := p.spread.take(passwordHash(e), e.Time)
 		v.see(nameHash(e), minuteOf(e.Time))
 	}
 	if !repeat {
-		p.ladder.step(passwordHash(&e), eventChance(&e))
+		p.ladder.step(passwordHash(e), eventChance(e))
 		p.height = -1
 	}
 }
@@ -251,7 +255,7 @@ func (p *Passwords) mistyped(e *Event) bool {
 	if !named(e) {
 		return false
 	}
-	v, _ := p.recent.find(nameHash(*e), e.Time)
+	v, _ := p.recent.find(nameHash(e), e.Time)
 	if v == nil {
 		return false
 	}
@@ -274,7 +278,7 @@ func named(e *Event) bool { return !e.Name.Digest.IsZero() || e.Account != "" }
 
 func passwordHash(e *Event) uint64 { return hashDigest(passwordSalt, e.Password.Digest) }
 
-func pairHash(e *Event) uint64 { return mix(nameHash(*e) ^ bits.RotateLeft64(passwordHash(e), 32)) }
+func pairHash(e *Event) uint64 { return mix(nameHash(e) ^ bits.RotateLeft64(passwordHash(e), 32)) }
 
 // keep notes a failure in place of the same one, or of the oldest.
 func (v *recentWrong) keep(near []uint32, now time.Time) {

@@ -104,7 +104,9 @@ func (p *Penalty) Signals() []Description {
 
 // Assess tells the standing of e's source before e, or after it when e was
 // observed already.
-func (p *Penalty) Assess(e Event) []Signal {
+func (p *Penalty) Assess(e Event) []Signal { return p.assess(&e) }
+
+func (p *Penalty) assess(e *Event) []Signal {
 	v, idle := p.sources.find(keyOf(e.Source), e.Time)
 	if v == nil {
 		return nil
@@ -121,7 +123,9 @@ func (p *Penalty) Assess(e Event) []Signal {
 }
 
 // Observe implements [Detector].
-func (p *Penalty) Observe(e Event) {
+func (p *Penalty) Observe(e Event) { p.observe(&e) }
+
+func (p *Penalty) observe(e *Event) {
 	if !counted(e) {
 		return
 	}
@@ -157,7 +161,7 @@ func (p *Penalty) Observe(e Event) {
 }
 
 // forgive learns the success e.
-func (p *Penalty) forgive(e Event) {
+func (p *Penalty) forgive(e *Event) {
 	key := keyOf(e.Source)
 	if v, _ := p.sources.find(key, e.Time); v == nil {
 		return // nothing to forgive, and no reason to remember the source
@@ -185,7 +189,7 @@ func (p *Penalty) forgive(e Event) {
 }
 
 // refund gives back what typos of e's name cost, but for a tenth.
-func (p *Penalty) refund(v *penaltyState, e Event) {
+func (p *Penalty) refund(v *penaltyState, e *Event) {
 	name, minute := nameHash(e), minuteOf(e.Time)
 	kept := v.recent[:0]
 	for _, m := range v.recent {

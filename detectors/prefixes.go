@@ -84,11 +84,13 @@ func level(e *Event, i int) (sourceKey, bool) {
 }
 
 // Assess implements [Detector].
-func (p *Prefixes) Assess(e Event) []Signal {
+func (p *Prefixes) Assess(e Event) []Signal { return p.assess(&e) }
+
+func (p *Prefixes) assess(e *Event) []Signal {
 	var strongest *walkState
 	bits := 0
 	for i, w := range p.levels {
-		k, ok := level(&e, i)
+		k, ok := level(e, i)
 		if !ok {
 			continue
 		}
@@ -113,14 +115,16 @@ func (p *Prefixes) Assess(e Event) []Signal {
 }
 
 // Observe implements [Detector].
-func (p *Prefixes) Observe(e Event) {
+func (p *Prefixes) Observe(e Event) { p.observe(&e) }
+
+func (p *Prefixes) observe(e *Event) {
 	if !e.Source.Address.IsValid() {
 		return
 	}
 	member := mix(uint64(keyOf(e.Source)) ^ memberSalt)
 	for i, w := range p.levels {
-		if k, ok := level(&e, i); ok {
-			w.walk(k, &e, people, member)
+		if k, ok := level(e, i); ok {
+			w.walk(k, e, people, member)
 		}
 	}
 }

@@ -116,7 +116,9 @@ func (s *Sequential) Signals() []Description {
 
 // Assess tells the standing of e's source before e, or after it when e was
 // observed already.
-func (s *Sequential) Assess(e Event) []Signal {
+func (s *Sequential) Assess(e Event) []Signal { return s.assess(&e) }
+
+func (s *Sequential) assess(e *Event) []Signal {
 	v := s.standing(keyOf(e.Source), e.Time)
 	if v == nil {
 		return nil
@@ -133,7 +135,9 @@ func (s *Sequential) Assess(e Event) []Signal {
 }
 
 // Observe implements [Detector].
-func (s *Sequential) Observe(e Event) {
+func (s *Sequential) Observe(e Event) { s.observe(&e) }
+
+func (s *Sequential) observe(e *Event) {
 	c := people
 	switch {
 	case e.History.Capacity >= capacityCrowd:
@@ -141,11 +145,11 @@ func (s *Sequential) Observe(e Event) {
 	case e.Source.Shared:
 		c = shared
 	}
-	s.walk(keyOf(e.Source), &e, c, 0)
+	s.walk(keyOf(e.Source), e, c, 0)
 }
 
 // nameHash tells typed names apart. Attempts without a name count as one name.
-func nameHash(e Event) uint64 {
+func nameHash(e *Event) uint64 {
 	if e.Name.Digest.IsZero() {
 		return hash64(nameSalt, string(e.Account))
 	}
@@ -153,9 +157,12 @@ func nameHash(e Event) uint64 {
 }
 
 // accountHash is by account where it is known: one account has many spellings.
-func accountHash(e Event) uint64 {
+func accountHash(e *Event) uint64 {
 	if e.Account == "" {
-		return hashDigest(unnamedSalt, e.Name.Digest)
+		return unnamedHash(e)
 	}
 	return hash64(accountSalt, string(e.Account))
 }
+
+// unnamedHash stands for the account that e's name is of, where no more is known.
+func unnamedHash(e *Event) uint64 { return hashDigest(unnamedSalt, e.Name.Digest) }

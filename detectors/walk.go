@@ -49,7 +49,7 @@ func (w *walker) standing(k sourceKey, now time.Time) *walkState {
 // walk takes a step for the subject k. member tells apart what the subject consists
 // of; 0: it is one.
 func (w *walker) walk(k sourceKey, e *Event, c class, member uint64) {
-	if !counted(*e) || e.Unproven || e.Outcome == Failure && !strange(e) {
+	if !counted(e) || e.Unproven || e.Outcome == Failure && !strange(e) {
 		return
 	}
 	v, idle := w.subjects.take(k, e.Time)
@@ -68,7 +68,7 @@ func (w *walker) walk(k sourceKey, e *Event, c class, member uint64) {
 func (w *walker) fail(v *walkState, e *Event, c class, member uint64) {
 	// Being tried again renews the name: a client with a stale password,
 	// looping for a week, is one failure and not one per 12 h.
-	name := nameHash(*e)
+	name := nameHash(e)
 	if v.memory.see(name, e.Time, true, &w.budget) {
 		return
 	}
@@ -100,7 +100,7 @@ func (w *walker) admit(v *walkState, now time.Time, member uint64) bool {
 }
 
 func (w *walker) pass(v *walkState, e *Event, c class) {
-	name := nameHash(*e)
+	name := nameHash(e)
 	if ago, ok := v.memory.settle(name, e.Time); ok {
 		// What others' credit took off this failure already, they get back:
 		// otherwise an office would spend the cap on failures that were none.
@@ -109,15 +109,15 @@ func (w *walker) pass(v *walkState, e *Event, c class) {
 		v.used = max(0, v.used-decayed(c.failure-taken, ago))
 	}
 	v.memory.see(name, e.Time, true, &w.budget)
-	if v.memory.see(accountHash(*e), e.Time, false, &w.budget) {
+	if v.memory.see(accountHash(e), e.Time, false, &w.budget) {
 		return
 	}
 	v.passed++
-	if v.ratio == 0 || !vouches(*e, w.learning) {
+	if v.ratio == 0 || !vouches(e, w.learning) {
 		return
 	}
 	credit := min(v.ratio, c.success)
-	if !learning(*e, w.learning) {
+	if !learning(e, w.learning) {
 		credit = max(0, min(credit, w.cap-v.used))
 		v.used += credit
 	}
