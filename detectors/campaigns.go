@@ -28,7 +28,7 @@ type CampaignsConfig struct {
 // about untrusted devices only.
 //
 // Then, who takes part. For what is known of an attempt (operator, country, TLS, header
-// fields, family, how popular the password is, whether the name is known, how new the
+// fields, family, how popular the password is, whether the name logged in before, how new the
 // place and the client are to the account) successes and failures of unknown devices are
 // counted, half forgotten in 3 hours. With λ failures per success where nobody attacks,
 // F - λS of a value's failures are an attack's; the odds of its values make an attempt's
@@ -318,7 +318,8 @@ func (d *Campaigns) observeIn(strata *table[uint64, stratum], name alarmName, ke
 // alarmsMax bounds the alarms of operators and organizations that are listed.
 const alarmsMax = 1024
 
-// valuesOf is what is known of e, a key each; 0: nothing.
+// valuesOf is what is known of e before its outcome is, a key each; 0: nothing. It is the
+// same when the outcome is known, so that people are compared with their like.
 func valuesOf(e *Event) (v [features]uint64) {
 	const first = organizationSalt + 1
 	if e.Source.ASN != 0 {
@@ -339,11 +340,13 @@ func valuesOf(e *Event) (v [features]uint64) {
 	if p := e.Password.Popularity; p > 0 {
 		v[5] = mix(uint64(max(0, min(p, 44)-24)/4+1) | 2<<56)
 	}
+	// Not Account or Exists: a success tells them of names that nobody knew before, and
+	// those would never succeed.
 	known := uint64(0)
 	switch {
 	case e.Existence == Missing:
 		known = 1
-	case e.Account != "" || e.Existence == Exists:
+	case e.History.Logins > 0:
 		known = 2
 	}
 	v[6] = mix(known + 1 | 3<<56)

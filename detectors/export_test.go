@@ -28,3 +28,6 @@ const (
 	AllPairs        = allPairs
 	SequentialSteps = 8 + 84 // straight failures at 0.30, and what CreditCap allows besides
 )
+
+// ValuesOf opens what an attempt shows to [Campaigns].
+func ValuesOf(e Event) [features]uint64 { return valuesOf(&e) }
