@@ -36,10 +36,17 @@ type CampaignsConfig struct {
 // Traffic at Scale", NDSS 2019), without any label. Values go together, so most have
 // half a say, and none more than 4 nats.
 //
+// Where an attempt comes from is a weak reason by itself: operator and country speak
+// against it no more than TLS, header fields, family and password do together.
+//
 // Odds alone need a limit that somebody chooses. campaign.rank needs none: it is the
 // share of good log-ins, those that were completed lately, that look better than this
 // one. Who asks the upper twentieth for more bothers one good log-in in twenty, however
-// large the attack is.
+// large the attack is. Log-ins from countries with less than a tenth of the good ones
+// without a known device are ranked among themselves, so that they pay the same share as
+// the rest, and not the whole of it because all of them are somewhere new (Hardt, Price,
+// Srebro, "Equality of Opportunity in Supervised Learning", NIPS 2016). An attacker may
+// choose the kind that suits him; it gains him no more than that kind's share.
 //
 // Of a name that fails again and again from one network, the first failure in 12 h
 // counts.
@@ -59,9 +66,7 @@ type Campaigns struct {
 	failed *table[uint64, struct{}] // names that failed from a network in the last 12 h
 	values *table[uint64, tally]
 	all    tally
-	good   [scoreBuckets]float64 // good log-ins by score, in units of unit
-	unit   float64               // what one log-in now weighs
-	at     int64                 // Unix seconds that unit is of
+	good   [kinds]ranking
 
 	on map[alarmName]uint64 // keys of operators and organizations with an alarm
 
@@ -92,14 +97,14 @@ type tally struct {
 
 const (
 	valuesHalf = 3 * time.Hour
-	goodHalf   = time.Hour
 
-	valueMost    = 4.0
-	features     = 9
-	valueNovelty = 7  // how new place and client are to the account; it goes with nothing else
-	scoreBuckets = 96 // of a quarter of a nat, the middle is 0
-	scoreStep    = 0.25
-	enoughGood   = 100 // good log-ins, before rank means anything
+	valueMost      = 4.0
+	features       = 9
+	valueCountry   = 1   // before it the operator, after it JA4, header fields, family, popularity
+	valueExistence = 6   // from here on what the gate knew of name, account and network
+	enoughGood     = 100 // good log-ins, before rank means anything
+	fewGood        = 20  // good log-ins of a kind that all of them stand for besides
+	homeShare      = 0.1 // of the good log-ins; a country with less is elsewhere
 )
 
 // valueWeights are how much each of valuesOf has to say. Operator and country go
@@ -123,12 +128,15 @@ func NewCampaigns(c CampaignsConfig) *Campaigns {
 	}
 	heavy := func(s *stratum) bool { return s.since != 0 || s.base.n > 500 }
 	d := &Campaigns{
-		config: c, unit: 1, on: map[alarmName]uint64{},
+		config: c, on: map[alarmName]uint64{},
 		fixed:         [fixedStrata]stratum{newStratum(expectedAll, true), newStratum(expectedUntrusted, true), newStratum(expectedStrangers, true)},
 		operators:     newTable[uint64](c.Operators, 60*24*time.Hour, heavy, nil),
 		organizations: newTable[uint64](c.Organizations, 60*24*time.Hour, heavy, nil),
 		failed:        newTable[uint64](c.Failures, quiet, func(*struct{}) bool { return false }, nil),
 		values:        newTable[uint64](c.Values, 10*valuesHalf, func(t *tally) bool { return t.s+t.f > 20 }, nil),
+	}
+	for k := range d.good {
+		d.good[k].unit = 1
 	}
 	d.operators.form = form[uint64, stratum]{writeStratum, readStratum}
 	d.organizations.form = d.operators.form
@@ -245,7 +253,7 @@ func (d *Campaigns) Assess(e Event) []Signal {
 	signals[0] = Signal{Name: "campaign.alarm", Value: 1, Why: why}
 	score := d.score(&e)
 	odds := 1 / (1 + math.Exp(-score))
-	signals[1] = Signal{Name: "campaign.rank", Value: d.rank(score, odds)}
+	signals[1] = Signal{Name: "campaign.rank", Value: d.rank(d.kindOf(&e), score, odds)}
 	signals[2] = Signal{Name: "campaign.odds", Value: odds}
 	return signals
 }
@@ -260,7 +268,7 @@ func (d *Campaigns) Observe(e Event) {
 	d.fixed[stratumAll].observe(bin, failed, unfamiliar)
 	if e.Device.Known() {
 		if !failed {
-			d.praise(&e, 0)
+			d.good[d.kindOf(&e)].add(e.Time, 0)
 		}
 		return
 	}
@@ -275,7 +283,7 @@ func (d *Campaigns) Observe(e Event) {
 		d.observeIn(d.organizations, alarmName{organization: e.Organization}, hash64(organizationSalt, string(e.Organization)), &e, bin, failed, unfamiliar)
 	}
 	if !failed {
-		d.praise(&e, bucketOf(d.score(&e)))
+		d.good[d.kindOf(&e)].add(e.Time, bucketOf(d.score(&e)))
 	}
 	for _, v := range valuesOf(&e) {
 		if v != 0 {
@@ -326,7 +334,7 @@ func valuesOf(e *Event) (v [features]uint64) {
 		v[0] = mix(uint64(e.Source.ASN) | 1<<56)
 	}
 	if e.Source.Country != "" {
-		v[1] = hash64(first, e.Source.Country)
+		v[valueCountry] = countryKey(e)
 	}
 	if e.Client.JA4 != "" {
 		v[2] = hash64(first+1, e.Client.JA4)
@@ -365,6 +373,8 @@ func valuesOf(e *Event) (v [features]uint64) {
 	return v
 }
 
+func countryKey(e *Event) uint64 { return hash64(organizationSalt+1, e.Source.Country) }
+
 func (t *tally) add(now time.Time, failed bool) {
 	*t = t.faded(now)
 	if failed {
@@ -383,14 +393,15 @@ func (t *tally) faded(now time.Time) tally {
 	return tally{t.s * keep, t.f * keep, at}
 }
 
-// score is the log-odds that an attempt like e is an attack.
+// score is the log-odds that an attempt like e is an attack. Where it comes from speaks
+// against it no more than what it shows of itself does.
 func (d *Campaigns) score(e *Event) float64 {
 	all := d.all.faded(e.Time)
 	p := float64(d.fixed[stratumUntrusted].base.f / d.fixed[stratumUntrusted].base.n)
 	lambda := p / (1 - math.Min(p, 0.9))
 	s, f := float64(all.s)+1, float64(all.f)+1
 	overall := logOdds(s, f, lambda)
-	score := overall
+	var part [features]float64
 	for i, v := range valuesOf(e) {
 		if v == 0 {
 			continue
@@ -400,7 +411,13 @@ func (d *Campaigns) score(e *Event) float64 {
 			t = known.faded(e.Time)
 		}
 		of := logOdds(float64(t.s)+2*s/(s+f), float64(t.f)+2*f/(s+f), lambda)
-		score += valueWeights[i] * math.Max(-valueMost, math.Min(valueMost, of-overall))
+		part[i] = valueWeights[i] * math.Max(-valueMost, math.Min(valueMost, of-overall))
+	}
+	where := part[0] + part[valueCountry]
+	what := part[2] + part[3] + part[4] + part[5]
+	score := overall + math.Min(where, math.Max(0, what)) + what
+	for _, x := range part[valueExistence:] {
+		score += x
 	}
 	return score
 }
@@ -411,43 +428,42 @@ func logOdds(s, f, lambda float64) float64 {
 	return math.Log(math.Max(f-lambda*s, 0.005*(s+f)) / ((1 + lambda) * s))
 }
 
-func bucketOf(score float64) int {
-	return int(math.Max(0, math.Min(scoreBuckets-1, score/scoreStep+scoreBuckets/2)))
+// Kinds of log-ins, each ranked among its own.
+const (
+	atHome = iota
+	elsewhere
+	kinds
+)
+
+// kindOf tells a country that many log in from, or none that is known, from the others.
+func (d *Campaigns) kindOf(e *Event) int {
+	if e.Source.Country == "" {
+		return atHome
+	}
+	var t tally
+	if known, _ := d.values.find(countryKey(e), e.Time); known != nil {
+		t = known.faded(e.Time)
+	}
+	if float64(t.s) < homeShare*float64(d.all.faded(e.Time).s) {
+		return elsewhere
+	}
+	return atHome
 }
 
-// praise counts a good login.
-func (d *Campaigns) praise(e *Event, bucket int) {
-	now := e.Time.Unix()
-	if d.at == 0 {
-		d.at = now
-	}
-	if now > d.at {
-		d.unit *= math.Exp2(float64(now-d.at) / goodHalf.Seconds())
-		d.at = now
-		if d.unit > 1e9 || math.IsInf(d.unit, 0) {
-			for i := range d.good {
-				d.good[i] /= d.unit
-			}
-			d.unit = 1
-		}
-	}
-	d.good[bucket] += d.unit
-}
-
-// rank is the share of good log-ins with less than the score.
-func (d *Campaigns) rank(score, odds float64) float64 {
-	below, total := 0.0, 0.0
+// rank is the share of the good log-ins of a kind with less than the score; all of them
+// stand for what is missing of a kind that few are of.
+func (d *Campaigns) rank(kind int, score, odds float64) float64 {
 	bucket := bucketOf(score)
-	for i, n := range d.good {
-		if i < bucket {
-			below += n
-		}
-		total += n
+	var below, of [kinds]float64
+	sumBelow, sum := 0.0, 0.0
+	for k := range d.good {
+		below[k], of[k] = d.good[k].below(bucket)
+		sumBelow, sum = sumBelow+below[k], sum+of[k]
 	}
-	if total < enoughGood*d.unit {
+	if sum < enoughGood {
 		return odds // nothing to compare with
 	}
-	return below / total
+	return (below[kind] + fewGood*sumBelow/sum) / (of[kind] + fewGood)
 }
 
 const organizationSalt = 64
@@ -473,7 +489,7 @@ func readTally(c *snapshot.Cursor, k *uint64, t *tally) {
 	*t = tally{readAmount32(c), readAmount32(c), c.Uint32()}
 }
 
-func (d *Campaigns) form() string { return "campaigns/1" }
+func (d *Campaigns) form() string { return "campaigns/2" }
 
 func (d *Campaigns) tables() []pieces {
 	return []pieces{d.rest, d.operators, d.organizations, d.failed, d.values}
@@ -486,10 +502,8 @@ func (d *Campaigns) appendRest(b []byte) []byte {
 		b = d.fixed[i].append(b)
 	}
 	b = writeTally(b, 0, &d.all)
-	b = appendAmount(b, d.unit)
-	b = binary.BigEndian.AppendUint64(b, uint64(d.at))
-	for _, n := range d.good {
-		b = appendAmount(b, n)
+	for k := range d.good {
+		b = d.good[k].append(b)
 	}
 	return b
 }
@@ -500,11 +514,7 @@ func (d *Campaigns) readRest(c *snapshot.Cursor) {
 	}
 	var none uint64
 	readTally(c, &none, &d.all)
-	d.unit, d.at = c.Amount(mostAmount), int64(c.Uint64())
-	for i := range d.good {
-		d.good[i] = c.Amount(mostAmount)
-	}
-	if d.unit <= 0 {
-		c.Fail()
+	for k := range d.good {
+		d.good[k].readFrom(c)
 	}
 }

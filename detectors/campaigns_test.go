@@ -41,3 +41,59 @@ func TestNewPeopleShowTheSameBeforeAndAfter(t *testing.T) {
 		set.Observe(after)
 	}
 }
+
+// town is an hour of people, one in fifty in VN, of whom one in ten fails first, and then
+// an attack of the same length beside them. met is told what the good ones meet then.
+// Two in five have a device that the gate knows.
+func town(set *detectors.Set, attacker func(at time.Time, n int) detectors.Event, met func(country string, signals []detectors.Signal)) {
+	n := 0
+	for at := monday; at.Before(monday.Add(2 * time.Hour)); at = at.Add(500 * time.Millisecond) {
+		n++
+		country := "JP"
+		if n%50 == 0 {
+			country = "VN"
+		}
+		e := from(at, country, n, browser)
+		if n/50%5 < 2 {
+			e.Device = detectors.Device{ID: "d", State: detectors.Trusted}
+		}
+		e = of(e, fmt.Sprint("u", n), 90*24*time.Hour)
+		e.History = detectors.History{Logins: 3, Client: true, Network: country == "JP" && n%3 > 0, Operator: country == "JP", Capacity: n % 3}
+		if n%10 == 7 {
+			e.Outcome = detectors.Failure
+			set.Observe(e)
+		}
+		if at.After(monday.Add(time.Hour)) {
+			if e.Outcome = detectors.Unknown; !e.Device.Known() {
+				met(country, set.Assess(e))
+			}
+			a := attacker(at, 1<<20+n)
+			a.Time, a.Outcome = at.Add(time.Millisecond), detectors.Failure
+			set.Observe(a)
+		}
+		e.Time, e.Outcome = at.Add(2*time.Millisecond), detectors.Success
+		set.Observe(e)
+	}
+}
+
+// While a program tries a list from a country, the few people who are there with their
+// usual browsers look no worse for it.
+func TestWhereIsNoReasonByItself(t *testing.T) {
+	set := detectors.NewSet(detectors.NewCampaigns(detectors.CampaignsConfig{}))
+	var most, alarms float64
+	town(set, func(at time.Time, n int) detectors.Event { return from(at, "VN", n, program) },
+		func(country string, signals []detectors.Signal) {
+			alarms += value(signals, "campaign.alarm")
+			if country == "VN" {
+				most = max(most, value(signals, "campaign.odds"))
+			}
+		})
+	if alarms == 0 || most >= 0.1 {
+		t.Errorf("an attempt from abroad with a browser is an attack with up to %.3f in %.0f attempts during the alarm, want below 0.1", most, alarms)
+	}
+	late := monday.Add(2 * time.Hour)
+	abroad, home := from(late, "VN", 5<<20, program), from(late, "JP", 6<<20, program)
+	if a, b := value(set.Assess(abroad), "campaign.odds"), value(set.Assess(home), "campaign.odds"); a <= b {
+		t.Errorf("the program from where it attacks: odds %.3f, from elsewhere %.3f; want more", a, b)
+	}
+}
