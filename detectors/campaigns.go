@@ -67,6 +67,7 @@ type Campaigns struct {
 	values *table[uint64, tally]
 	all    tally
 	good   [kinds]ranking
+	usual  mean // of overall, at good log-ins
 
 	on map[alarmName]uint64 // keys of operators and organizations with an alarm
 
@@ -251,9 +252,9 @@ func (d *Campaigns) Assess(e Event) []Signal {
 	}
 	signals := make([]Signal, 3, 8)
 	signals[0] = Signal{Name: "campaign.alarm", Value: 1, Why: why}
-	score := d.score(&e)
-	odds := 1 / (1 + math.Exp(-score))
-	signals[1] = Signal{Name: "campaign.rank", Value: d.rank(d.kindOf(&e), score, odds)}
+	score, overall := d.score(&e)
+	odds := 1 / (1 + math.Exp(-score-overall))
+	signals[1] = Signal{Name: "campaign.rank", Value: d.rank(d.kindOf(&e), score+overall-d.usual.value(), odds)}
 	signals[2] = Signal{Name: "campaign.odds", Value: odds}
 	return signals
 }
@@ -283,7 +284,9 @@ func (d *Campaigns) Observe(e Event) {
 		d.observeIn(d.organizations, alarmName{organization: e.Organization}, hash64(organizationSalt, string(e.Organization)), &e, bin, failed, unfamiliar)
 	}
 	if !failed {
-		d.good[d.kindOf(&e)].add(e.Time, bucketOf(d.score(&e)))
+		score, overall := d.score(&e)
+		d.good[d.kindOf(&e)].add(e.Time, bucketOf(score))
+		d.usual.add(e.Time, overall)
 	}
 	for _, v := range valuesOf(&e) {
 		if v != 0 {
@@ -393,14 +396,15 @@ func (t *tally) faded(now time.Time) tally {
 	return tally{t.s * keep, t.f * keep, at}
 }
 
-// score is the log-odds that an attempt like e is an attack. Where it comes from speaks
-// against it no more than what it shows of itself does.
-func (d *Campaigns) score(e *Event) float64 {
+// score and overall together are the log-odds that an attempt like e is an attack; overall
+// are those of any attempt. Where it comes from speaks against it no more than what it
+// shows of itself does.
+func (d *Campaigns) score(e *Event) (score, overall float64) {
 	all := d.all.faded(e.Time)
 	p := float64(d.fixed[stratumUntrusted].base.f / d.fixed[stratumUntrusted].base.n)
 	lambda := p / (1 - math.Min(p, 0.9))
 	s, f := float64(all.s)+1, float64(all.f)+1
-	overall := logOdds(s, f, lambda)
+	overall = logOdds(s, f, lambda)
 	var part [features]float64
 	for i, v := range valuesOf(e) {
 		if v == 0 {
@@ -415,11 +419,11 @@ func (d *Campaigns) score(e *Event) float64 {
 	}
 	where := part[0] + part[valueCountry]
 	what := part[2] + part[3] + part[4] + part[5]
-	score := overall + math.Min(where, math.Max(0, what)) + what
+	score = math.Min(where, math.Max(0, what)) + what
 	for _, x := range part[valueExistence:] {
 		score += x
 	}
-	return score
+	return score, overall
 }
 
 // logOdds is how many of s successes and f failures are an attack's, over how many are
@@ -505,7 +509,7 @@ func (d *Campaigns) appendRest(b []byte) []byte {
 	for k := range d.good {
 		b = d.good[k].append(b)
 	}
-	return b
+	return d.usual.append(b)
 }
 
 func (d *Campaigns) readRest(c *snapshot.Cursor) {
@@ -517,4 +521,5 @@ func (d *Campaigns) readRest(c *snapshot.Cursor) {
 	for k := range d.good {
 		d.good[k].readFrom(c)
 	}
+	d.usual.readFrom(c)
 }

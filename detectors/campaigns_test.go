@@ -97,3 +97,28 @@ func TestWhereIsNoReasonByItself(t *testing.T) {
 		t.Errorf("the program from where it attacks: odds %.3f, from elsewhere %.3f; want more", a, b)
 	}
 }
+
+// An attack with the browser that all have, from the country that most are in: those
+// abroad, who are all in new places, are asked as often as the rest.
+func TestKindsPayTheSameShare(t *testing.T) {
+	set := detectors.NewSet(detectors.NewCampaigns(detectors.CampaignsConfig{}))
+	good, asked := map[string]float64{}, map[string]float64{}
+	town(set, func(at time.Time, n int) detectors.Event {
+		e := from(at, "JP", n, browser)
+		e.History.Logins = 3
+		return e
+	}, func(country string, signals []detectors.Signal) {
+		if value(signals, "campaign.alarm") == 0 {
+			return
+		}
+		good[country]++
+		if value(signals, "campaign.rank") >= 0.93 {
+			asked[country]++
+		}
+	})
+	home, abroad := asked["JP"]/good["JP"], asked["VN"]/good["VN"]
+	t.Logf("asked of strangers' devices: at home %.3f of %.0f, abroad %.3f of %.0f", home, good["JP"], abroad, good["VN"])
+	if good["VN"] < 30 || abroad > 2*home+0.1 {
+		t.Errorf("asked at home %.3f, abroad %.3f of %.0f; want about the same", home, abroad, good["VN"])
+	}
+}
