@@ -52,7 +52,7 @@ type CampaignsConfig struct {
 // counts.
 //
 // It keeps 3 strata with 168 hours, at most Operators and Organizations strata of some
-// 130 bytes, and 24 bytes for each of at most Values values.
+// 130 bytes, 24 bytes for each of at most Values values, and 800 for each of two kinds.
 //
 // It says [Signal]s campaign.alarm, campaign.rank and campaign.odds. It accepts this false positive: an
 // incident of the service itself, such as a database of passwords that is
@@ -154,7 +154,7 @@ func NewCampaigns(c CampaignsConfig) *Campaigns {
 func (d *Campaigns) Signals() []Description {
 	return []Description{
 		{Name: "campaign.alarm", Unit: "0 or 1", Max: 1, Meaning: "1 while more log-ins fail than is normal among all, among those without a known device, among strangers, or without a known device from this operator or in this organization"},
-		{Name: "campaign.rank", Unit: "share", Max: 1, Meaning: "share of the good log-ins of the last day that look better than this one; said during an alarm, of devices that are not known"},
+		{Name: "campaign.rank", Unit: "share", Max: 1, Meaning: "share of the good log-ins lately, of a kind (from usual countries or from others), that look better than this one; said during an alarm, of devices that are not known"},
 		{Name: "campaign.odds", Unit: "share", Max: 1, Meaning: "how likely an attempt like this one is an attack, from failures and successes alone; said during an alarm, of devices that are not known"},
 	}
 }
