@@ -44,7 +44,7 @@ type LoopsConfig struct {
 // 24 hours), two counts each and the last 4 wrong passwords as hashes of 32 bits (44
 // bytes); per network the same counts, from its first repetition on (36 bytes); per storm 12 bytes; per fingerprint,
 // family or pair 16 bytes, for 60 days. With 16 bytes each for being found, all full:
-// 8 + 4 + 2 + 1 MiB, and as much as half of that for the indices. Pairs that are no loop,
+// 8 + 4 + 2 + 1 MiB, and at most 10 bytes each for the indices. Pairs that are no loop,
 // sources with few failures, quiet credentials and rare clients go first.
 //
 // It says [Signal]s client.loop, source.repeated_pairs, client.token_storm and

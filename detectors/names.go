@@ -49,8 +49,7 @@ type NamesConfig struct {
 // 3 names of 16 bytes (88 bytes; those with one name go first), and of at most Rings sources with 4 names or more the
 // last 64 (1,064 bytes, forgotten after an idle day, those whose names are known first);
 // per mark 32 bytes. Of the latest name of each source it keeps the first 16 characters.
-// All full: 12 + 3 + 67 + 2 MiB, and as much as half of that for the first two and the
-// last in their indices.
+// All full: 12 + 3 + 67 + 2 MiB, and at most 10 bytes each for their indices.
 //
 // It says [Signal]s name.dictionary, name.sources, name.decoy, source.unknown_names,
 // source.ascending, source.alike_names, source.one_domain, source.decoy and client.decoy.
