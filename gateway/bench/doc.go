@@ -1,5 +1,6 @@
-// Package bench measures what the gate costs a request, against bare Caddy. It
-// has no code of its own: everything is in its benchmark, which is run by
+// Package bench measures what the gate costs a request, against bare Caddy, and what
+// memory it takes. It has no code of its own: everything is in its benchmarks. The first
+// is run by
 //
 //	go test ./gateway/bench -run '^$' -bench Proxy -benchtime 1x -timeout 60m
 //
@@ -33,4 +34,16 @@
 // TLS, log-ins, refusals, many sessions or sources at once, a store other than
 // memory. Throughput is that of one core with 16 connections and depends on how
 // fast the other core can ask; the table's caption tells how busy the proxy's was.
+//
+// # Memory
+//
+//	go test ./gateway/bench -run '^$' -bench Memory -benchtime 1x -timeout 60m -v
+//
+// starts the gateway with a million decisions and a million sessions in its database,
+// and what detectors and rules know of log-ins from a million sources, under
+// GOMEMLIMIT=1GiB. 300,000 of the sessions are then used, twice, so that those in memory
+// are as many as there can be. It prints what the process takes, now and at its highest,
+// and what its heap is made of by package, from a heap profile; the CPU time of a request
+// shows what the collector makes of the limit. Filling the database takes some ten
+// minutes.
 package bench
