@@ -100,7 +100,7 @@ func Dump(s *Set) string {
 		n := 0
 		for t := c.oldest; t != nil; t = t.newer {
 			n++
-			fmt.Fprintf(&b, "%x %d %x %v\n", t.key, t.head, t.window.write(t.head, nil), c.keys[t.key] == t)
+			fmt.Fprintf(&b, "%x %d %d %v %x %v\n", t.key, t.head, t.rung, t.mixed, t.window.write(t.head, nil), c.keys[t.key] == t)
 		}
 		fmt.Fprintln(&b, n)
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -54,8 +55,9 @@ count:
   popular: {sum: password.popularity, by: source.asn, within: 1h}
   failing: {ratio: 'outcome == "failure"', by: name, within: 16m}
   rise: {change: events, by: source.network, within: 16m}
+  people: {distinct: name, by: route, within: 1h}
 on: login.after
-when: total >= 3 && names >= 1 && networks >= 1 && each >= 1 && popular >= 3 && failing > 0.5 && rise > 1
+when: total >= 3 && names >= 1 && networks >= 1 && each >= 1 && popular >= 3 && failing > 0.5 && rise > 1 && people >= 1
 then:
   - decide: {scope: source.network, action: step_up, for: 30m}
 mode: shadow
@@ -122,6 +124,34 @@ func TestARestartForgetsNoCount(t *testing.T) {
 			observe(again, b...)
 			same(t, "at the end", again, set)
 		})
+	}
+}
+
+// Counters without room are written with what they count under wider keys.
+func TestFullCountersSurviveARestart(t *testing.T) {
+	limits := rules.Limits{Counter: 64 << 10, Total: 1 << 20}
+	set := counting(t)
+	set.Limit(limits)
+	r := rand.New(rand.NewPCG(5, 5))
+	observe(set, traffic(r, monday, 2000, 1500, 1000)...)
+	// After this the keys have room again, and some of what is theirs is still elsewhere.
+	later := monday.Add(58 * time.Minute)
+	observe(set, traffic(r, later, 200, 1500, 1000)...)
+	again := rules.Fresh(set)
+	again.Limit(limits)
+	if _, err := again.Restore(bytes.NewReader(snap(t, set))); err != nil {
+		t.Fatal(err)
+	}
+	same(t, "after the restart", again, set)
+	wide := 0
+	for i, u := range again.Memory().Counters {
+		wide += u.Widened
+		if was := set.Memory().Counters[i]; u.Keys != was.Keys || u.Widened != was.Widened || u.Bytes > was.Bytes {
+			t.Errorf("got %+v, want %+v", u, was)
+		}
+	}
+	if wide == 0 || !strings.Contains(rules.Dump(set), " true ") {
+		t.Errorf("%d wider keys, want some, and keys of which some is counted there", wide)
 	}
 }
 
