@@ -255,28 +255,6 @@ func TestReadmeExampleLoads(t *testing.T) {
 	}
 }
 
-func BenchmarkEventThroughShippedRules(b *testing.B) {
-	set, errs := rules.Load(rules.Shipped)
-	if len(errs) > 0 {
-		b.Fatal(errs)
-	}
-	signals := []detectors.Signal{{Name: "source.sequential", Value: 3}, {Name: "source.flagged", Value: 0}}
-	e := attempt(monday, "203.0.113.7", 1, detectors.Failure)
-	b.ReportAllocs()
-	i := 0
-	for b.Loop() {
-		i++
-		e.Time = e.Time.Add(time.Millisecond)
-		e.Name.Digest[1], e.Name.Digest[2] = byte(i), byte(i>>8)
-		if i%20 == 0 {
-			e.Source.Address = e.Source.Address.Next()
-			e.Source.Network = detectors.CountingNetwork(e.Source.Address)
-		}
-		set.Observe(e)
-		set.Evaluate(rules.LoginAfter, e, signals)
-	}
-}
-
 // TestFresh: the same rules, and no counts.
 func TestFresh(t *testing.T) {
 	set, errs := rules.Load(rules.Shipped)
