@@ -59,10 +59,16 @@ func manyRules(b *testing.B, n int) *rules.Set {
 		i %= n / 2
 		return fmt.Sprintf(kinds[i%len(kinds)], 10+i/len(kinds))
 	}
+	above := func(i int) string { // what counters of the kind hardly are
+		if strings.HasPrefix(kinds[i%(n/2)%len(kinds)], "ratio") {
+			return "0.5"
+		}
+		return "1000000"
+	}
 	fsys := fstest.MapFS{}
 	for i := range n {
 		stage := []string{"login.before", "login.after"}[i%2]
-		fsys[fmt.Sprintf("%04d.yaml", i)] = &fstest.MapFile{Data: []byte(strings.NewReplacer("N", fmt.Sprint(i), "ONE", counter(i), "TWO", counter(i+7), "STAGE", stage).Replace(`id: test.nN
+		fsys[fmt.Sprintf("%04d.yaml", i)] = &fstest.MapFile{Data: []byte(strings.NewReplacer("N", fmt.Sprint(i), "ONE", counter(i), "TWO", counter(i+7), "ABOVE", above(i), "BEYOND", above(i+7), "STAGE", stage).Replace(`id: test.nN
 title: One of many
 severity: low
 owner: tests
@@ -72,7 +78,7 @@ count:
   one: {ONE}
   two: {TWO}
 on: STAGE
-when: one >= 1000000 && two >= 1000000 && source.capacity < 10 || source.flagged == 0 && account == "hanakoN"
+when: one > ABOVE && two > BEYOND && source.capacity < 10 || source.flagged == 0 && account == "hanakoN"
 then:
   - answer: step_up
 mode: shadow

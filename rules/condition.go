@@ -318,7 +318,7 @@ func (d *document) compile(env *cel.Env, n *yaml.Node, what string) *expression 
 		d.fault(n, "%s: may cost up to %d units, want at most %d: compare less text", what, cost.Max, maxCost)
 		return nil
 	}
-	program, err := env.Program(ast, cel.EvalOptions(cel.OptOptimize))
+	program, err := env.Program(ast, cel.EvalOptions(cel.OptOptimize), cel.CustomDecoratorV2(findSlots))
 	if err != nil {
 		d.fault(n, "%s: %v", what, err)
 		return nil
@@ -397,7 +397,7 @@ func (sizes) EstimateCallCost(string, string, *checker.AstNode, []checker.AstNod
 
 // holds evaluates x. An error, such as a division by zero, is no match.
 func (x *expression) holds(f *facts) (bool, error) {
-	v, _, err := x.program.Eval(f)
+	v, _, err := x.program.Eval(f.frame)
 	if err != nil {
 		return false, err
 	}

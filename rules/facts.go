@@ -6,6 +6,7 @@ import (
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
+	"cel.dev/cel-go/interpreter"
 
 	"github.com/kidoban/kidoban/detectors"
 )
@@ -19,9 +20,10 @@ type facts struct {
 	order   []*counter
 
 	own    detectors.Event
-	values []ref.Val // of variables and signals by their slot; nil: not asked yet
-	counts []ref.Val // by place in order; likewise
-	said   bool      // signals are in values
+	frame  *interpreter.ExecutionFrame // of all evaluations; its activation is f itself
+	values []ref.Val                   // of variables and signals by their slot; nil: not asked yet
+	counts []ref.Val                   // by place in order; likewise
+	said   bool                        // signals are in values
 }
 
 // slots number the variables, then the signals.
@@ -36,7 +38,11 @@ var slots = sync.OnceValue(func() map[string]int {
 	return of
 })
 
-var idle = sync.Pool{New: func() any { return &facts{values: make([]ref.Val, len(slots()))} }}
+var idle = sync.Pool{New: func() any {
+	f := &facts{values: make([]ref.Val, len(slots()))}
+	f.frame = &interpreter.ExecutionFrame{Activation: f}
+	return f
+}}
 
 // newFacts is about e; release it.
 func newFacts(e *detectors.Event, signals []detectors.Signal, order []*counter) *facts {
@@ -54,7 +60,7 @@ func newFacts(e *detectors.Event, signals []detectors.Signal, order []*counter) 
 func (f *facts) release() {
 	clear(f.values)
 	clear(f.counts)
-	*f = facts{values: f.values, counts: f.counts}
+	*f = facts{values: f.values, counts: f.counts, frame: f.frame}
 	idle.Put(f)
 }
 
@@ -62,33 +68,38 @@ var zero ref.Val = types.Double(0)
 
 // ResolveName implements [cel.Activation].
 func (f *facts) ResolveName(name string) (any, bool) {
-	if i, ok := slots()[name]; ok {
-		if v := f.values[i]; v != nil {
-			return v, true
-		}
-		if i < len(variables) {
-			f.values[i] = variables[i].value(f.event)
-			return f.values[i], true
-		}
-		if !f.said {
-			f.said = true
-			for _, s := range f.signals {
-				if i, ok := slots()[s.Name]; ok && f.values[i] == nil {
-					f.values[i] = types.Double(s.Value)
-				}
-			}
-		}
-		if f.values[i] == nil { // a signal that is not said is 0
-			f.values[i] = zero
-		}
-		return f.values[i], true
+	if slot, ok := slots()[name]; ok {
+		return f.value(slot), true
 	}
 	if f.rule != nil {
-		if i, ok := f.rule.counters[name]; ok {
-			return f.count(i), true
+		if place, ok := f.rule.counters[name]; ok {
+			return f.count(place), true
 		}
 	}
 	return nil, false
+}
+
+// value is that of a variable or a signal.
+func (f *facts) value(slot int) ref.Val {
+	if v := f.values[slot]; v != nil {
+		return v
+	}
+	if slot < len(variables) {
+		f.values[slot] = variables[slot].value(f.event)
+		return f.values[slot]
+	}
+	if !f.said {
+		f.said = true
+		for _, s := range f.signals {
+			if slot, ok := slots()[s.Name]; ok && f.values[slot] == nil {
+				f.values[slot] = types.Double(s.Value)
+			}
+		}
+	}
+	if f.values[slot] == nil { // a signal that is not said is 0
+		f.values[slot] = zero
+	}
+	return f.values[slot]
 }
 
 // Parent implements [cel.Activation].
@@ -125,4 +136,35 @@ func (f *facts) signal(name string) detectors.Signal {
 		}
 	}
 	return detectors.Signal{Name: name}
+}
+
+// known is an expression that names a variable or a signal, whose slot was found when
+// the rule was loaded and not at each event.
+type known struct {
+	interpreter.InterpretableV2
+	slot int
+}
+
+// Exec implements [interpreter.InterpretableV2].
+func (k *known) Exec(frame *interpreter.ExecutionFrame) ref.Val {
+	if f, ok := frame.Activation.(*facts); ok {
+		return f.value(k.slot)
+	}
+	return k.InterpretableV2.Exec(frame)
+}
+
+// findSlots makes all such expressions of a program known.
+func findSlots(of interpreter.InterpretableV2) (interpreter.InterpretableV2, error) {
+	a, ok := of.(interpreter.InterpretableAttribute)
+	if !ok {
+		return of, nil
+	}
+	name, ok := a.Attr().(interpreter.NamespacedAttribute)
+	if !ok || len(name.Qualifiers()) > 0 || len(name.CandidateVariableNames()) != 1 {
+		return of, nil
+	}
+	if slot, ok := slots()[name.CandidateVariableNames()[0]]; ok {
+		return &known{of, slot}, nil
+	}
+	return of, nil
 }
