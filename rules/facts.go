@@ -139,16 +139,24 @@ func (f *facts) signal(name string) detectors.Signal {
 }
 
 // known is an expression that names a variable or a signal, whose slot was found when
-// the rule was loaded and not at each event.
+// the rule was loaded and not at each event; or, without a slot, a counter.
 type known struct {
 	interpreter.InterpretableV2
-	slot int
+	slot    int
+	counter string
 }
 
 // Exec implements [interpreter.InterpretableV2].
 func (k *known) Exec(frame *interpreter.ExecutionFrame) ref.Val {
-	if f, ok := frame.Activation.(*facts); ok {
+	f, ok := frame.Activation.(*facts)
+	switch {
+	case !ok:
+	case k.counter == "":
 		return f.value(k.slot)
+	case f.rule != nil:
+		if place, ok := f.rule.counters[k.counter]; ok {
+			return f.count(place)
+		}
 	}
 	return k.InterpretableV2.Exec(frame)
 }
@@ -159,12 +167,13 @@ func findSlots(of interpreter.InterpretableV2) (interpreter.InterpretableV2, err
 	if !ok {
 		return of, nil
 	}
-	name, ok := a.Attr().(interpreter.NamespacedAttribute)
-	if !ok || len(name.Qualifiers()) > 0 || len(name.CandidateVariableNames()) != 1 {
+	attribute, ok := a.Attr().(interpreter.NamespacedAttribute)
+	if !ok || len(attribute.Qualifiers()) > 0 || len(attribute.CandidateVariableNames()) != 1 {
 		return of, nil
 	}
-	if slot, ok := slots()[name.CandidateVariableNames()[0]]; ok {
-		return &known{of, slot}, nil
+	name := attribute.CandidateVariableNames()[0]
+	if slot, ok := slots()[name]; ok {
+		return &known{of, slot, ""}, nil
 	}
-	return of, nil
+	return &known{of, 0, name}, nil
 }

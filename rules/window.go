@@ -73,6 +73,12 @@ func (r *ring[N]) move(head, to int64) {
 
 // sum adds up the panes from one to another.
 func (r *ring[N]) sum(from, to int64) (n float64) {
+	if to-from == panes {
+		for _, of := range r {
+			n += float64(of)
+		}
+		return n
+	}
 	for p := from; p <= to; p++ {
 		n += float64(r[at(p)])
 	}
