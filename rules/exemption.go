@@ -35,7 +35,7 @@ func (r *draft) compileExemptions(env *cel.Env) []*exemption {
 		}
 		if x.list != nil && x.List != "" {
 			if out.list = r.lists[x.List]; out.list == nil {
-				r.fault(x.list, "except.list: there is no list %q: want one of %s", x.List, r.lists.names())
+				r.fault(x.list, "except.list: no list %q is in force: want one of %s", x.List, r.lists.names())
 			}
 		}
 		all = append(all, out)

@@ -87,7 +87,7 @@ func (d *document) arguments(checked *cel.Ast, at func(line, column int) (int, i
 			}
 			in := d.lists[name]
 			if in == nil {
-				fault(args[0], "listed: there is no list %.60q: want one of %s", name, d.lists.names())
+				fault(args[0], "listed: no list %.60q is in force: want one of %s", name, d.lists.names())
 				return
 			}
 			if r := native.ReferenceMap()[args[1].ID()]; r == nil || !slices.Contains(in.kind.variables, r.Name) {

@@ -377,7 +377,7 @@ func (all lists) digest() string {
 // names lists all for a message.
 func (all lists) names() string {
 	if len(all) == 0 {
-		return "the files in " + listFolder + "/, which has none"
+		return "the files in " + listFolder + "/, of which none is"
 	}
 	return strings.Join(slices.Sorted(maps.Keys(all)), ", ")
 }

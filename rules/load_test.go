@@ -59,10 +59,10 @@ func load(t testing.TB, files ...string) *rules.Set {
 }
 
 // Each file of testdata/bad has one fault (but for many-faults) and beside it
-// what Load says of it.
+// what Load says of it. What stands in a folder of its name is loaded with it.
 func TestFaultsAreToldWithTheirPlace(t *testing.T) {
 	files, err := filepath.Glob("testdata/bad/*.yaml")
-	if err != nil || len(files) < 12 {
+	if err != nil || len(files) < 40 {
 		t.Fatalf("%d files, %v", len(files), err)
 	}
 	for _, path := range files {
@@ -72,9 +72,20 @@ func TestFaultsAreToldWithTheirPlace(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			set, errs := rules.Load(folder(name, string(content)))
-			if len(errs) == 0 || len(set.Rules()) > 0 {
-				t.Fatalf("got %d errors and %d rules, want errors and no rule", len(errs), len(set.Rules()))
+			fsys := folder(name, string(content))
+			beside := strings.TrimSuffix(path, ".yaml")
+			others, _ := filepath.Glob(beside + "/*.yaml")
+			lists, _ := filepath.Glob(beside + "/lists/*")
+			for _, other := range append(others, lists...) {
+				b, err := os.ReadFile(other)
+				if err != nil {
+					t.Fatal(err)
+				}
+				fsys[strings.TrimPrefix(filepath.ToSlash(other), filepath.ToSlash(beside)+"/")] = &fstest.MapFile{Data: b}
+			}
+			set, errs := rules.Load(fsys)
+			if len(errs) == 0 || len(set.Rules()) != len(others) {
+				t.Fatalf("got %d errors and %d rules, want errors and no rule but the %d beside", len(errs), len(set.Rules()), len(others))
 			}
 			var b strings.Builder
 			for _, err := range errs {
