@@ -26,10 +26,10 @@ func init() {
 For those who write rules: what rules can ask for, and whether files of rules are
 right. Nothing is changed, and the gate need not run.`,
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.Use = "rules <signals|check|test|replay>"
+			cmd.Use = "rules <signals|schema|check|test|replay>"
 			cmd.Args = cobra.ArbitraryArgs
 			cmd.RunE = showCommands
-			cmd.AddCommand(rulesSignals(), rulesCheck(), rulesTest(), rulesReplay())
+			cmd.AddCommand(rulesSignals(), rulesSchema(), rulesCheck(), rulesTest(), rulesReplay())
 		},
 	})
 }
@@ -80,8 +80,9 @@ func rulesCheck() *cobra.Command {
 		Use:   "check DIR",
 		Short: "Checks every file of rules in a directory",
 		Long: `
-Reads every *.yaml of the directory as the gate does, its tests included, and tells
-every fault with its place. Ends with status 1 if there is one.`,
+Reads every *.yaml of the directory and the lists in its folder lists/ as the gate
+does, tests included, and tells every fault with its place. Ends with status 1 if there
+is one.`,
 		Args: one("the directory of the files"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			set, err := loadRules(args[0])
