@@ -136,21 +136,29 @@ func TestEachFileStandsAlone(t *testing.T) {
 	}
 }
 
+// FuzzLoad: a file is a rule or has faults, and a list beside it harms nobody.
 func FuzzLoad(f *testing.F) {
-	f.Add([]byte(good(f)))
+	f.Add([]byte(good(f)), []byte("203.0.113.0/24\ninclude a\n"))
+	f.Add([]byte(edited(f, "when: tried >= 3", `when: tried >= 3 && listed("a", source.address)`)), []byte("192.0.2.1 # one\n"))
 	files, _ := filepath.Glob("testdata/bad/*.yaml")
 	for _, path := range files {
 		if b, err := os.ReadFile(path); err == nil {
-			f.Add(b)
+			f.Add(b, []byte("192.0.2.0/24\n"))
 		}
 	}
-	f.Fuzz(func(t *testing.T, content []byte) {
-		set, errs := rules.Load(folder("a.yaml", string(content)))
-		if n := len(set.Rules()); n == 0 == (len(errs) == 0) {
-			t.Errorf("got %d rules and %d errors, want either a rule or errors", n, len(errs))
+	f.Fuzz(func(t *testing.T, content, list []byte) {
+		set, errs := rules.Load(folder("a.yaml", string(content), "lists/a.networks", string(list)))
+		faults := 0
+		for _, err := range errs {
+			if strings.HasPrefix(err.Error(), "a.yaml") {
+				faults++
+			}
 		}
-		if len(errs) > 60 {
-			t.Errorf("%d errors of one file", len(errs))
+		if n := len(set.Rules()); n == 0 == (faults == 0) {
+			t.Errorf("got %d rules and %d faults, want either a rule or faults: %v", n, faults, errs)
+		}
+		if len(errs) > 120 {
+			t.Errorf("%d errors of two files", len(errs))
 		}
 	})
 }
