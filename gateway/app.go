@@ -24,6 +24,7 @@ import (
 	"github.com/kidoban/kidoban/gateway/outbox"
 	"github.com/kidoban/kidoban/gateway/storage"
 	"github.com/kidoban/kidoban/policies"
+	"github.com/kidoban/kidoban/rules"
 )
 
 func init() { caddy.RegisterModule(new(App)) }
@@ -127,6 +128,7 @@ type App struct {
 	logger        *zap.Logger
 	context       caddy.Context
 	cautions      []error    // what is configured and will hurt; set by Start
+	checked       *rules.Set // the rules as Provision found them, until they are read for use
 	handlers      []*Handler // of this configuration; complete once it is provisioned
 
 	mu      sync.Mutex // guards the fields below
@@ -209,7 +211,8 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 	a.policy = policy
 	if a.Rules != "" { // who validates wants to know; a gate starts without what does not check
-		_, faults := a.loadRules(reader{openHistory(a.DataDir).rules}, nil)
+		var faults []error
+		a.checked, faults = a.loadRules(reader{openHistory(a.DataDir).rules}, nil)
 		for _, fault := range faults {
 			a.logger.Error("left out", zap.Error(fault))
 		}

@@ -36,8 +36,9 @@ func openHistory(dataDir string) history {
 // refused, must leave no trace.
 type reader struct{ *watch.Keeper }
 
-func (reader) Good(string, []byte) error { return nil }
-func (reader) Forget(string) error       { return nil }
+func (reader) Good(string, []byte) error       { return nil }
+func (reader) GoodAll(map[string][]byte) error { return nil }
+func (reader) Forget(string) error             { return nil }
 
 // ownPolicies is the folder of the installation's own policy and presets, empty if
 // there is none.
@@ -203,7 +204,12 @@ func (rt *runtime) reread(a *App) {
 
 func (rt *runtime) readLocked(a *App) {
 	old := rt.core.Rules.Load()
-	set, faults := a.loadRules(rt.files.history.rules, old)
+	known := old
+	if known == nil {
+		known = a.checked
+	}
+	set, faults := a.loadRules(rt.files.history.rules, known)
+	a.checked = nil
 	set.Adopt(old)
 	rt.core.Rules.Store(set)
 	faults = append(faults, a.loadPolicies(rt.core, rt.files.history.policies)...)

@@ -45,45 +45,65 @@ const (
 // that already. An index that was damaged starts anew and is told as an error, with
 // data kept.
 func (k *Keeper) Good(name string, data []byte) error {
+	return k.GoodAll(map[string][]byte{name: data})
+}
+
+// GoodAll is Good for many files, of which the index is written once. A file that
+// cannot be kept is told, and the others are.
+func (k *Keeper) GoodAll(files map[string][]byte) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.readLocked()
-	sum := sha256.Sum256(data)
-	hash := hex.EncodeToString(sum[:])
-	if k.index[name].Hash == hash {
-		if _, err := k.versionLocked(hash); err == nil {
-			return nil
-		}
-	}
-	_, known := k.index[name]
-	total := int64(len(data)) - k.index[name].Size
-	for _, v := range k.index {
+	index, changed := maps.Clone(k.index), false
+	var total int64
+	for _, v := range index {
 		total += v.Size
 	}
-	switch {
-	case name == "" || len(name) > maxKeyName:
-		return fmt.Errorf("keeping a good version: a name of %d bytes, want 1 to %d", len(name), maxKeyName)
-	case len(data) > maxFile:
-		return fmt.Errorf("%s: keeping this good version: %d bytes, want at most %d", name, len(data), maxFile)
-	case !known && len(k.index) >= maxFiles:
-		return fmt.Errorf("%s: keeping this good version: %d files are kept, which is the most", name, maxFiles)
-	case total > maxBytes:
-		return fmt.Errorf("%s: keeping this good version: it would be %d bytes with the others, want at most %d", name, total, maxBytes)
+	var faults []error
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		data := files[name]
+		sum := sha256.Sum256(data)
+		hash := hex.EncodeToString(sum[:])
+		if index[name].Hash == hash {
+			if _, err := k.versionLocked(hash); err == nil {
+				continue
+			}
+		}
+		_, known := index[name]
+		after := total + int64(len(data)) - index[name].Size
+		switch {
+		case name == "" || len(name) > maxKeyName:
+			faults = append(faults, fmt.Errorf("keeping a good version: a name of %d bytes, want 1 to %d", len(name), maxKeyName))
+			continue
+		case len(data) > maxFile:
+			faults = append(faults, fmt.Errorf("%s: keeping this good version: %d bytes, want at most %d", name, len(data), maxFile))
+			continue
+		case !known && len(index) >= maxFiles:
+			faults = append(faults, fmt.Errorf("%s: keeping this good version: %d files are kept, which is the most", name, maxFiles))
+			continue
+		case after > maxBytes:
+			faults = append(faults, fmt.Errorf("%s: keeping this good version: it would be %d bytes with the others, want at most %d", name, after, maxBytes))
+			continue
+		}
+		err := os.MkdirAll(k.Dir, 0o700)
+		if err == nil {
+			err = write(filepath.Join(k.Dir, hash), data)
+		}
+		if err != nil {
+			faults = append(faults, fmt.Errorf("%s: keeping this good version: %w", name, err))
+			continue
+		}
+		index[name], changed, total = kept{hash, int64(len(data))}, true, after
 	}
-	if err := os.MkdirAll(k.Dir, 0o700); err != nil {
-		return fmt.Errorf("%s: keeping this good version: %w", name, err)
+	if !changed {
+		return errors.Join(faults...)
 	}
-	if err := write(filepath.Join(k.Dir, hash), data); err != nil {
-		return fmt.Errorf("%s: keeping this good version: %w", name, err)
-	}
-	index := maps.Clone(k.index)
-	index[name] = kept{hash, int64(len(data))}
 	if err := k.replaceLocked(index); err != nil {
-		return fmt.Errorf("%s: keeping this good version: %w", name, err)
+		return errors.Join(append(faults, fmt.Errorf("keeping good versions: %w", err))...)
 	}
-	err := k.damaged
+	faults = append(faults, k.damaged)
 	k.damaged = nil
-	return err
+	return errors.Join(faults...)
 }
 
 // LastGood is the version of name that [Keeper.Good] kept last, with its SHA-256 in
