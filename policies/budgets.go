@@ -27,6 +27,28 @@ type Fallen struct {
 	By         string          `json:"by,omitempty"` // the operator who set it back
 }
 
+// Standing is how a rule in force stands.
+type Standing struct {
+	Rule   rules.Rule `json:"rule"`
+	Fallen Fallen     `json:"fallen"`
+	Falls  int        `json:"falls,omitempty"` // after how many hits that all prove benign it falls; 0: never, as without a budget
+	Waits  bool       `json:"waits,omitempty"` // it would fall, and a campaign alarm is on
+}
+
+// Undoing is what a rule's decisions of some time did that still lasts, or what of it
+// was taken back.
+type Undoing struct {
+	Rule          rules.ID       `json:"rule"`
+	From          time.Time      `json:"from"`
+	To            time.Time      `json:"to"`
+	Live          int            `json:"live"`           // decisions that still act
+	More          bool           `json:"more,omitempty"` // there are more than were counted, or than were lifted
+	Lifted        int            `json:"lifted"`         // of them, now
+	Subjects      map[Scope]int  `json:"subjects"`       // different ones, of each scope
+	Organizations map[string]int `json:"organizations"`  // accounts that the rule hit in that time, as far as it is kept
+	Decisions     []Decision     `json:"decisions"`      // the newest 200
+}
+
 // putHits keeps hits, one of each account. A hit takes the place of one of the same
 // client that is not proved yet, so that who comes back has another day to prove who he
 // is; and of one that does not count any more.

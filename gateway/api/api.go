@@ -91,6 +91,26 @@ type Holds interface {
 	History(ctx context.Context, subject string, limit int) ([]auth.Hold, error)
 }
 
+// RuleLife is what becomes of rules in force: why they matched, how their budgets stand,
+// and how what they did is taken back. What changes something is an act as of [Acts].
+type RuleLife interface {
+	// Falls lists the rules in force that have fallen.
+	Falls() []policies.Fallen
+	// Standing is how a rule stands; where none with that id is in force the error is
+	// [policies.ErrNotFound].
+	Standing(ctx context.Context, id rules.ID) (policies.Standing, error)
+	// SetRuleBack lets a rule that fell stand again. Errors as of Standing.
+	SetRuleBack(ctx context.Context, id rules.ID, by string) (policies.Fallen, error)
+	// Explain is what is behind the id of a finding or of a decision, or the code that
+	// somebody reads out; [policies.ErrNotFound] where nothing is known of it.
+	Explain(ctx context.Context, name string) (policies.Story, error)
+	// MarkBenign notes that a finding was no attack. Errors as of Explain.
+	MarkBenign(ctx context.Context, name, by string) (counts bool, err error)
+	// PreviewUndo is what Undo would lift: live decisions that a rule made in [from, to).
+	PreviewUndo(ctx context.Context, rule rules.ID, from, to time.Time) (policies.Undoing, error)
+	Undo(ctx context.Context, rule rules.ID, from, to time.Time, by string) (policies.Undoing, error)
+}
+
 // Server is what the API needs. All fields are required unless they say otherwise.
 type Server struct {
 	Acts      Acts
@@ -107,6 +127,7 @@ type Server struct {
 	// Search finds events, the newest first; see [stream.Stream.Search].
 	Search func(context.Context, stream.Query) (page []detectors.Event, next stream.Cursor, err error)
 	Rules  func() *rules.Set
+	Life   RuleLife
 	// Faults is what was left out of the configuration, and why. Optional.
 	Faults func() []error
 	// Parts tells how the parts of the gate are. Optional.

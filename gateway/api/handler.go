@@ -67,6 +67,15 @@ func (h *handler) routes() {
 			"GET":    {Viewer, nil, h.getDecision},
 			"DELETE": {Responder, nil, h.liftDecision},
 		},
+		"/v1/rules":              {"GET": {Viewer, nil, h.listRules}},
+		"/v1/rules/{id}":         {"GET": {Viewer, nil, h.getRule}},
+		"/v1/rules/{id}/restore": {"POST": {Responder, nil, h.restoreRule}},
+		"/v1/rules/{id}/undo": {
+			"GET":  {Viewer, []string{"from", "to"}, h.previewUndo},
+			"POST": {Responder, []string{"from", "to"}, h.undo},
+		},
+		"/v1/findings/{name}":        {"GET": {Viewer, nil, h.explain}},
+		"/v1/findings/{name}/benign": {"POST": {Responder, nil, h.markBenign}},
 		"/v1/events": {"GET": {Viewer, []string{"from", "to", "account", "source", "session", "outcome", "kind", "cursor", "limit"}, h.events}},
 		"/v1/report": {"GET": {Viewer, []string{"from", "to"}, h.report}},
 		"/v1/accounts/{account}/sessions": {

@@ -33,13 +33,14 @@ type healthAnswer struct {
 	Status Status       `json:"status"`
 	Parts  []PartHealth `json:"parts"`
 	Rules  int          `json:"rules"`
+	Hash   string       `json:"rules_hash"` // the same on nodes with the same rules
 	Faults []string     `json:"faults"` // files that were left out, and why
 }
 
 // health is 200 when the gate serves, if with less, and 503 when an essential part
 // is down.
 func (h *handler) health(c *call) (answer, error) {
-	a := healthAnswer{Status: OK, Parts: h.Parts(c.Context()), Rules: len(h.Rules().Rules()), Faults: []string{}}
+	a := healthAnswer{Status: OK, Parts: h.Parts(c.Context()), Rules: len(h.Rules().Rules()), Hash: h.Rules().Hash(), Faults: []string{}}
 	if a.Parts == nil {
 		a.Parts = []PartHealth{}
 	}

@@ -150,23 +150,15 @@ func fallValues(r rules.Rule, x policies.Fallen) map[string]string {
 	}
 }
 
-// RuleStanding is how a rule in force stands.
-type RuleStanding struct {
-	Rule   rules.Rule
-	Fallen policies.Fallen
-	Falls  int  // after how many hits that all prove benign it falls; 0: never, as without a budget
-	Waits  bool // it would fall, and a campaign alarm is on
-}
-
 // Standing is how a rule stands now.
-func (c *Core) Standing(ctx context.Context, id rules.ID) (RuleStanding, error) {
+func (c *Core) Standing(ctx context.Context, id rules.ID) (policies.Standing, error) {
 	r, ok := c.Rules.Load().Rule(id)
 	if !ok {
-		return RuleStanding{}, ErrNoRule
+		return policies.Standing{}, ErrNoRule
 	}
 	now := c.Now()
 	x, err := c.Findings.Judge(ctx, r, now)
-	s := RuleStanding{Rule: r, Fallen: x}
+	s := policies.Standing{Rule: r, Fallen: x}
 	if r.Budget != nil {
 		s.Falls = r.Budget.Falls()
 		s.Waits = r.Mode == rules.Enforce && x.Judgement.Over && x.Level < rules.Silenced && len(c.Detectors.Alarms(now)) > 0
@@ -227,23 +219,9 @@ const (
 	undoShown = 200
 )
 
-// Undoing is what a rule's decisions of some time did that still lasts, or what of it
-// was taken back.
-type Undoing struct {
-	Rule          rules.ID               `json:"rule"`
-	From          time.Time              `json:"from"`
-	To            time.Time              `json:"to"`
-	Live          int                    `json:"live"`           // decisions that still act
-	More          bool                   `json:"more,omitempty"` // there are more than were counted
-	Lifted        int                    `json:"lifted"`         // of them, now
-	Subjects      map[policies.Scope]int `json:"subjects"`       // different ones, of each scope
-	Organizations map[string]int         `json:"organizations"`  // accounts that the rule hit in that time, as far as it is kept
-	Decisions     []policies.Decision    `json:"decisions"`      // the newest 200
-}
-
 // PreviewUndo is what undoing would lift: the live decisions that a rule made in
 // [from, to).
-func (c *Core) PreviewUndo(ctx context.Context, rule rules.ID, from, to time.Time) (Undoing, error) {
+func (c *Core) PreviewUndo(ctx context.Context, rule rules.ID, from, to time.Time) (policies.Undoing, error) {
 	c.keepFindings(ctx) // those of this second count
 	u, _, err := c.undoing(ctx, rule, from, to)
 	return u, err
@@ -252,7 +230,7 @@ func (c *Core) PreviewUndo(ctx context.Context, rule rules.ID, from, to time.Tim
 // Undo lifts, in the name of by, the live decisions that a rule made in [from, to), the
 // newest first, each on record. It stops after five seconds: More tells that some are
 // left, and doing it again goes on. What is lifted stays so.
-func (c *Core) Undo(ctx context.Context, rule rules.ID, from, to time.Time, by string) (Undoing, error) {
+func (c *Core) Undo(ctx context.Context, rule rules.ID, from, to time.Time, by string) (policies.Undoing, error) {
 	u, ids, err := c.undoing(ctx, rule, from, to)
 	if err != nil {
 		return u, err
@@ -275,8 +253,8 @@ func (c *Core) Undo(ctx context.Context, rule rules.ID, from, to time.Time, by s
 	return u, nil
 }
 
-func (c *Core) undoing(ctx context.Context, rule rules.ID, from, to time.Time) (u Undoing, ids []string, err error) {
-	u = Undoing{Rule: rule, From: from, To: to, Subjects: map[policies.Scope]int{}, Decisions: []policies.Decision{}}
+func (c *Core) undoing(ctx context.Context, rule rules.ID, from, to time.Time) (u policies.Undoing, ids []string, err error) {
+	u = policies.Undoing{Rule: rule, From: from, To: to, Subjects: map[policies.Scope]int{}, Decisions: []policies.Decision{}}
 	if u.Organizations, err = c.Findings.Touched(ctx, rule, from, to); err != nil {
 		return u, nil, err
 	}
