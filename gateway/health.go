@@ -48,8 +48,24 @@ func (rt *runtime) parts(ctx context.Context) []api.PartHealth {
 		memory.Status, memory.Detail = api.Degraded, "what they know cannot be written down: "+rt.upkeep.unwritten.Error()
 	}
 	rt.upkeep.mu.Unlock()
-	all := append(append([]api.PartHealth{database}, rt.recordHealth()...), append(rt.streamHealth(), hooks, keys, memory)...)
+	all := append(append([]api.PartHealth{database}, rt.recordHealth()...), append(rt.streamHealth(), hooks, keys, memory, rt.rulesHealth(rt.core.Now()))...)
 	return append(append(all, rt.breachedHealth()...), rt.geoHealth(rt.core.Now())...)
+}
+
+// rulesHealth tells of rules that fell, and of nodes with other rules.
+func (rt *runtime) rulesHealth(now time.Time) api.PartHealth {
+	part := api.PartHealth{Name: "rules", Status: api.OK}
+	var say []string
+	if since, nodes := rt.core.Disagreement(now); len(nodes) > 0 {
+		say = append(say, fmt.Sprintf("since %s other rules are in force on %s: give all nodes the same files", since.UTC().Format(time.RFC3339), strings.Join(nodes, ", ")))
+	}
+	for _, x := range rt.core.Falls() {
+		say = append(say, fmt.Sprintf("%s spent its budget of false positives and fell to %s: mend it, or restore it", x.Rule, x.Level))
+	}
+	if len(say) > 0 {
+		part.Status, part.Detail = api.Degraded, strings.Join(say[:min(len(say), 10)], "; ")
+	}
+	return part
 }
 
 // stale is the age from which a list of breached passwords misses what is in use: the

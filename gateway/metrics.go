@@ -88,6 +88,10 @@ var (
 	streamUnsent = described("stream_unsent_events_total", "Own events that were gone before Redis took them.")
 	geoAge       = described("geo_age_seconds", "Age of the oldest geo file in force, since it was published.", "kind")
 	alarmsOn     = described("campaign_alarms", "Campaign alarms that are on: more log-ins fail than is normal. Operators and organizations are counted together.", "stratum")
+	rulesInForce = described("rules_info", "1 for the rules in force; hash is the same on nodes with the same rules.", "hash")
+	rulesFallen  = described("rule_fallen", "How far a rule fell that spent its budget of false positives: 1 to step_up, 2 to shadow. Rules that stand are not listed.", "rule")
+	rulesApart   = described("rules_disagree", "1 while nodes have different rules for more than a minute.")
+	foundUnkept  = described("findings_unkept_total", "Findings of rules, and codes that lead to them, that were too many to be kept one by one.")
 	noticesSent  = described("notices_sent_total", "Notices that webhooks took.")
 	noticesGone  = described("notices_given_up_total", "Notices that no webhook took in time, or that one refused.")
 )
@@ -96,7 +100,7 @@ var (
 func (g *gauges) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		partDegraded, partDown, filesLeftOut, nodesAlive, actsOpen, remembered, recordBytes, recordOwed, mirrorLag, mirrorOwed,
-		streamLag, streamOwed, streamLost, streamUnsent, geoAge, alarmsOn, noticesSent, noticesGone,
+		streamLag, streamOwed, streamLost, streamUnsent, geoAge, alarmsOn, rulesInForce, rulesFallen, rulesApart, foundUnkept, noticesSent, noticesGone,
 	} {
 		out <- d
 	}
@@ -151,6 +155,13 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 	for kind, n := range alarms {
 		gauge(alarmsOn, n, kind)
 	}
+	gauge(rulesInForce, 1, rt.core.RulesHash())
+	for _, x := range rt.core.Falls() {
+		gauge(rulesFallen, float64(x.Level), string(x.Rule))
+	}
+	_, apart := rt.core.Disagreement(rt.core.Now())
+	gauge(rulesApart, truth[len(apart) > 0])
+	counter(foundUnkept, float64(rt.core.UnkeptFindings()))
 	notices := rt.hooks.Status()
 	counter(noticesSent, float64(notices.Sent))
 	counter(noticesGone, float64(notices.GivenUp))

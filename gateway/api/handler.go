@@ -76,8 +76,8 @@ func (h *handler) routes() {
 		},
 		"/v1/findings/{name}":        {"GET": {Viewer, nil, h.explain}},
 		"/v1/findings/{name}/benign": {"POST": {Responder, nil, h.markBenign}},
-		"/v1/events": {"GET": {Viewer, []string{"from", "to", "account", "source", "session", "outcome", "kind", "cursor", "limit"}, h.events}},
-		"/v1/report": {"GET": {Viewer, []string{"from", "to"}, h.report}},
+		"/v1/events":                 {"GET": {Viewer, []string{"from", "to", "account", "source", "session", "outcome", "kind", "cursor", "limit"}, h.events}},
+		"/v1/report":                 {"GET": {Viewer, []string{"from", "to"}, h.report}},
 		"/v1/accounts/{account}/sessions": {
 			"GET":    {Viewer, nil, h.listSessions},
 			"DELETE": {Responder, nil, h.endSessions},

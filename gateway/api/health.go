@@ -34,7 +34,7 @@ type healthAnswer struct {
 	Parts  []PartHealth `json:"parts"`
 	Rules  int          `json:"rules"`
 	Hash   string       `json:"rules_hash"` // the same on nodes with the same rules
-	Faults []string     `json:"faults"` // files that were left out, and why
+	Faults []string     `json:"faults"`     // files that were left out, and why
 }
 
 // health is 200 when the gate serves, if with less, and 503 when an essential part

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,8 +8,6 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"net/netip"
-	"net/url"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -89,9 +86,10 @@ no second ones. Sessions that there are go on; end them by the API where that is
 
 // leakedPairs is what is to be done with a list.
 type leakedPairs struct {
-	format, api, action, key string
-	length                   time.Duration
-	json                     bool
+	format, api, action string
+	length              time.Duration
+	json                bool
+	gate                *gateAPI // nil unless decisions are to be registered
 }
 
 // check checks the flags before a long list is read.
@@ -116,29 +114,8 @@ func (p *leakedPairs) check(apply bool, keyFile, length string) (err error) {
 	if !apply {
 		return nil
 	}
-	u, err := url.Parse(p.api)
-	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.User != nil {
-		return errors.New("--api: want the address of the operators' API of the running gate, such as https://operators.example.com")
-	}
-	if a, err := netip.ParseAddr(u.Hostname()); u.Scheme == "http" && u.Hostname() != "localhost" && (err != nil || !a.IsLoopback()) {
-		return errors.New("--api: want https:// unless the gate is on this machine: the key would be sent in the clear")
-	}
-	if keyFile == "" {
-		return errors.New("name the file that holds a key of the operators' API with --key-file")
-	}
-	f, err := os.Open(keyFile)
-	if err != nil {
-		return fmt.Errorf("the key: %w", err)
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, 4096))
-	if err != nil {
-		return fmt.Errorf("the key: %w", err)
-	}
-	if p.key = strings.TrimSpace(string(text)); p.key == "" {
-		return fmt.Errorf("the key: %s is empty", keyFile)
-	}
-	return nil
+	p.gate, err = openOperatorsAPI(p.api, keyFile)
+	return err
 }
 
 // leaked is what came of a list.
@@ -192,9 +169,8 @@ func (p *leakedPairs) find(ctx context.Context, in io.Reader, o storage.Options)
 // register registers the decisions, one after the other, and stops at the first that
 // the gate does not take.
 func (p *leakedPairs) register(ctx context.Context, found *leaked) error {
-	client := &http.Client{Timeout: 30 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	for _, account := range found.Accounts {
-		if err := p.decide(ctx, client, account); err != nil {
+		if err := p.decide(ctx, account); err != nil {
 			return fmt.Errorf("%d of %d accounts have the decision; run it again for the rest: account %q: %w", found.Registered, len(found.Accounts), account, err)
 		}
 		found.Registered++
@@ -202,34 +178,11 @@ func (p *leakedPairs) register(ctx context.Context, found *leaked) error {
 	return nil
 }
 
-func (p *leakedPairs) decide(ctx context.Context, client *http.Client, account string) error {
-	body, err := json.Marshal(map[string]string{
+func (p *leakedPairs) decide(ctx context.Context, account string) error {
+	_, err := p.gate.call(ctx, http.MethodPost, "/v1/decisions", map[string]string{
 		"scope": "account", "value": account, "action": p.action, "ttl": p.length.String(), "reason": leakedReason,
 	})
-	if err != nil {
-		return err
-	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimSuffix(p.api, "/")+"/v1/decisions", bytes.NewReader(body))
-	if err != nil {
-		return err
-	}
-	r.Header.Set("Authorization", "Bearer "+p.key)
-	r.Header.Set("Content-Type", "application/json")
-	answer, err := client.Do(r)
-	if err != nil {
-		return err
-	}
-	defer answer.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(answer.Body, 1<<16))
-	if err != nil {
-		return err
-	}
-	if answer.StatusCode == http.StatusOK || answer.StatusCode == http.StatusCreated {
-		return nil
-	}
-	var problem struct{ Title, Detail string }
-	_ = json.Unmarshal(text, &problem) // what is no problem document says nothing
-	return fmt.Errorf("the gate answered %d %.200s %.500s", answer.StatusCode, problem.Title, problem.Detail)
+	return err
 }
 
 // show writes what came of the list.

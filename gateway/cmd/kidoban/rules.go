@@ -21,15 +21,16 @@ import (
 func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "rules",
-		Short: "Lists signals and checks rules",
+		Short: "Lists signals, checks rules, explains and undoes what they did",
 		Long: `
-For those who write rules: what rules can ask for, and whether files of rules are
-right. Nothing is changed, and the gate need not run.`,
+For those who write rules: what rules can ask for, whether files of rules are right, and
+what they would have hit, for which the gate need not run; why a rule matched, and how to take back what
+it did, for which the operators' API of the running gate is asked.`,
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.Use = "rules <signals|schema|check|test|replay>"
+			cmd.Use = "rules <signals|schema|check|test|replay|explain|undo>"
 			cmd.Args = cobra.ArbitraryArgs
 			cmd.RunE = showCommands
-			cmd.AddCommand(rulesSignals(), rulesSchema(), rulesCheck(), rulesTest(), rulesReplay())
+			cmd.AddCommand(rulesSignals(), rulesSchema(), rulesCheck(), rulesTest(), rulesReplay(), rulesExplain(), rulesUndo())
 		},
 	})
 }
