@@ -63,6 +63,7 @@ http://127.0.0.1:%[2]d {
 		`kidoban_part_degraded{part="keys"}`: "0", `kidoban_part_degraded{part="detectors"}`: "0",
 		`kidoban_faults`: "1", `kidoban_nodes`: "1", `kidoban_acts_open`: "0", `kidoban_record_unwritten_denials`: "0",
 		`kidoban_stream_waiting_events`: "0", `kidoban_stream_unsent_events_total`: "0",
+		`kidoban_rules_disagree`: "0", `kidoban_findings_unkept_total`: "0", `kidoban_part_degraded{part="rules"}`: "0",
 		`kidoban_notices_sent_total`: "0", `kidoban_notices_given_up_total`: "0",
 	} {
 		if values[name] != want {
