@@ -26,7 +26,7 @@ const (
 	// file does not reach all of them at once.
 	agreeing = time.Minute
 	// speaking is how long what a node said of its rules holds.
-	speaking = 30 * time.Second
+	speaking = time.Minute
 )
 
 // ErrNoRule means that no rule with that id is in force.

@@ -383,3 +383,31 @@ func TestUndo(t *testing.T) {
 		t.Errorf("what came later: %+v, %v, want it to stand", u, err)
 	}
 }
+
+// TestNodesWithOtherRules: an alarm after a minute, on both, until they agree.
+func TestNodesWithOtherRules(t *testing.T) {
+	g := withRule(t, badRule)
+	other := g.another(t)
+	g.core.Share()
+	other.core.Share()
+	apart := func(want bool) {
+		t.Helper()
+		g.core.Sweep(t.Context())
+		other.core.Sweep(t.Context())
+		g.core.Sweep(t.Context())
+		_, here := g.core.Disagreement(g.clock())
+		_, there := other.core.Disagreement(g.clock())
+		if len(here) > 0 != want || len(there) > 0 != want {
+			t.Errorf("other rules on %v and on %v, want an alarm: %v", here, there, want)
+		}
+	}
+	apart(false)
+	other.useRule(t, badRule+"# edited\n")
+	apart(false)
+	g.advance(30 * time.Second)
+	apart(false)
+	g.advance(31 * time.Second)
+	apart(true)
+	g.useRule(t, badRule+"# edited\n")
+	apart(false)
+}
