@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/binary"
 	"io"
-	"os"
 	"runtime"
 	"testing"
 	"testing/fstest"
@@ -108,16 +107,21 @@ func pack(tb testing.TB) (old, new *rules.Set) {
 func BenchmarkReplay(b *testing.B) {
 	d := town(b)
 	d.want = b.N
-	var quarter runtime.MemStats
+	var quarter, end runtime.MemStats
 	d.at = func(n int) {
-		if n == b.N/4 {
+		switch n {
+		case b.N / 4:
 			runtime.GC()
 			runtime.ReadMemStats(&quarter)
+		case b.N - 1:
+			runtime.GC()
+			runtime.ReadMemStats(&end)
 		}
 	}
 	old, new := pack(b)
 	b.ReportAllocs()
 	b.ResetTimer()
+	cpu := cpuTime()
 	r, err := replay.Run(b.Context(), replay.Config{Source: d, Old: old, New: new})
 	if err != nil {
 		b.Fatal(err)
@@ -127,15 +131,11 @@ func BenchmarkReplay(b *testing.B) {
 		b.Fatalf("%d of %d events", r.Read, b.N)
 	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
+	if spent := cpuTime() - cpu; spent > 0 { // on a busy machine it says more
+		b.ReportMetric(float64(spent.Microseconds())/float64(b.N), "cpu-µs/event")
+	}
 	b.ReportMetric(float64(quarter.HeapAlloc)/(1<<20), "MiB-at-quarter")
-	b.ReportMetric(float64(peak())/(1<<20), "MiB-peak")
-}
-
-// peak is the most memory that the process had.
-func peak() uint64 {
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.Sys
+	b.ReportMetric(float64(end.HeapAlloc)/(1<<20), "MiB-at-end")
 }
 
 // BenchmarkLines replays JSON Lines, so that reading them counts too.
@@ -146,15 +146,10 @@ func BenchmarkLines(b *testing.B) {
 	for i := range d.events {
 		w.After(&d.events[i])
 	}
-	if dir := os.Getenv("KEEP_LINES"); dir != "" {
-		if err := os.WriteFile(dir+"/events.jsonl", text.Bytes(), 0o600); err != nil {
-			b.Fatal(err)
-		}
-	}
 	old, new := pack(b)
 	b.SetBytes(int64(text.Len()))
 	b.ResetTimer()
-	read := uint64(0)
+	cpu, read := cpuTime(), uint64(0)
 	for b.Loop() {
 		reader, err := feed.Open(io.Reader(bytes.NewReader(text.Bytes())), "jsonl", feed.Options{})
 		if err != nil {
@@ -167,4 +162,7 @@ func BenchmarkLines(b *testing.B) {
 		read += r.Read
 	}
 	b.ReportMetric(float64(read)/b.Elapsed().Seconds(), "events/s")
+	if spent := cpuTime() - cpu; spent > 0 {
+		b.ReportMetric(float64(spent.Microseconds())/float64(read), "cpu-µs/event")
+	}
 }
