@@ -49,6 +49,9 @@ type RuleReport struct {
 	NewMode rules.Mode `json:"new_mode,omitempty"`
 	Old     uint64     `json:"old"` // hits in OLD
 	New     uint64     `json:"new"` // hits in NEW
+	// Matches that exemptions kept from being hits, of all events that were replayed.
+	OldExempted uint64 `json:"old_exempted,omitempty"`
+	NewExempted uint64 `json:"new_exempted,omitempty"`
 	// Of a rule that differs: all hits in NEW, those of NEW alone and those of OLD
 	// alone.
 	All    *Group `json:"all,omitempty"`
@@ -119,8 +122,19 @@ func (j *judge) report(c Counts) *Report {
 	if j.first.IsZero() {
 		r.From, r.To = time.Time{}, time.Time{}
 	}
+	exempted := func(set *rules.Set) map[rules.ID]uint64 {
+		sum := make(map[rules.ID]uint64)
+		for _, x := range set.Exempted() {
+			sum[x.Rule] += x.Matches
+		}
+		return sum
+	}
+	before, now := exempted(j.old), exempted(j.changed)
 	for _, t := range j.tallies {
-		rule := RuleReport{Rule: t.id, Change: t.change, Old: t.oldHits, New: t.newHits}
+		rule := RuleReport{Rule: t.id, Change: t.change, Old: t.oldHits, New: t.newHits, OldExempted: before[t.id], NewExempted: now[t.id]}
+		if t.change == Same {
+			rule.NewExempted = rule.OldExempted
+		}
 		if t.old != nil {
 			rule.OldMode = t.old.Mode
 		}

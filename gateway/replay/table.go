@@ -59,6 +59,9 @@ func (r *Report) WriteTable(out io.Writer, language string) error {
 		if mode != "" {
 			fmt.Fprintf(b, "    %s: %s\n", w["mode"], mode)
 		}
+		if rule.OldExempted+rule.NewExempted > 0 {
+			fmt.Fprintf(b, "    %s: %s → %s\n", w["exempted"], thousands(rule.OldExempted), thousands(rule.NewExempted))
+		}
 		w.group(b, "all", rule.All)
 		if rule.Change == Changed {
 			w.group(b, "gained", rule.Gained)
