@@ -316,3 +316,91 @@ func TestReportOfTheDemo(t *testing.T) {
 		}
 	}
 }
+
+// A device that the account has known for a day proves its person whatever else speaks
+// against, a younger one does not; who is hit on such a device is benign at once.
+func TestDevicesProve(t *testing.T) {
+	on := func(e detectors.Event, state detectors.DeviceState) detectors.Event {
+		e.Device = detectors.Device{ID: "d", State: state}
+		return e
+	}
+	failed := login(0, "a", "203.0.113.7", detectors.Failure)
+	all := strings.Replace(manyNames("1"), "outcome: failure}]\n    expect: none", "outcome: success}]\n    expect: none", 1)
+	other := strings.Replace(all, "try.many-names", "other.rule", 1) // which speaks against
+	for _, c := range []struct {
+		name   string
+		s      story
+		benign uint64
+	}{
+		{"trusted, from elsewhere", story{on(failed, detectors.Stranger), on(login(5, "a", "203.0.113.7", detectors.Success), detectors.Trusted)}, 1},
+		{"on probation", story{on(failed, detectors.Stranger), on(login(5, "a", "203.0.113.7", detectors.Success), detectors.Probation)}, 0},
+		{"hit while logging in", story{login(0, "b", "203.0.113.7", detectors.Failure), on(login(5, "a", "203.0.113.7", detectors.Success), detectors.Trusted)}, 1},
+	} {
+		r := run(t, replay.Config{Source: c.s, Old: load(t, other), New: load(t, other, all)})
+		if b := r.Rules[0].All.Benign; b.Benign != c.benign {
+			t.Errorf("%s: %+v, want %d", c.name, b, c.benign)
+		}
+	}
+}
+
+// Rules are asked at the gate's stages: of what it refused itself not again, of factors
+// and messages at theirs. What was recorded of an account is believed.
+func TestStages(t *testing.T) {
+	rule := func(on, when, kind string) string {
+		return strings.NewReplacer("ON", on, "WHEN", when, "KIND", kind).Replace(`id: try.stage
+title: A stage
+severity: low
+owner: security-team
+reason: A test.
+review_by: 2027-05-31
+on: ON
+when: WHEN
+then:
+  - tag: seen
+mode: shadow
+tests:
+  - name: it is asked
+    given: [{KIND, account: a, account_since: 30d, outcome: success}]
+    expect: match
+  - name: of an account
+    given: [{KIND, outcome: success}]
+    expect: none
+`)
+	}
+	refused := login(0, "a", "203.0.113.7", detectors.Refused)
+	known := login(1, "a", "203.0.113.7", detectors.Success)
+	known.History = detectors.History{Logins: 40, Network: true}
+	factor := login(2, "a", "203.0.113.7", detectors.Success)
+	factor.Kind = detectors.Factor
+	s := story{refused, known, factor}
+	for _, c := range []struct {
+		on, when, kind string
+		want           uint64
+	}{
+		{"login.before", `account == "a"`, "kind: login", 2},
+		{"login.after", `account == "a"`, "kind: login", 1},
+		{"factor", `account == "a"`, "kind: factor", 1},
+	} {
+		r := run(t, replay.Config{Source: s, Old: load(t), New: load(t, rule(c.on, c.when, c.kind))})
+		if r.Rules[0].New != c.want {
+			t.Errorf("%s, %s: %d hits, want %d", c.on, c.when, r.Rules[0].New, c.want)
+		}
+	}
+	r := run(t, replay.Config{Source: s, Old: load(t), New: load(t, strings.Replace(rule("login.after", `account == "a" && history.logins >= 40 && history.network`, "kind: login"), "expect: match", "expect: none", 1) + "  - name: who logs in often\n    given: [{kind: login, account: a, account_since: 30d, outcome: success, repeat: 60, every: 1h}]\n    expect: match\n")})
+	if r.Rules[0].New != 1 {
+		t.Errorf("a recorded history is not believed: %d hits", r.Rules[0].New)
+	}
+}
+
+// A match that an exemption covers is no hit, and is told.
+func TestExemptedMatches(t *testing.T) {
+	exempt := strings.Replace(manyNames("3"), "then:", "except:\n  - {when: 'source.network == \"203.0.113.7/32\"', owner: security-team, reason: Our own scanner., until: 2027-05-31}\nthen:", 1)
+	var s story
+	for i := range 5 {
+		s = append(s, login(0, fmt.Sprintf("a%d", i), "203.0.113.7", detectors.Failure))
+	}
+	r := run(t, replay.Config{Source: s, Old: load(t, manyNames("3")), New: load(t, exempt)})
+	if x := r.Rules[0]; x.Old != 3 || x.New != 0 || x.NewExempted != 3 || x.OldExempted != 0 || x.Lost.Events != 3 {
+		t.Errorf("got %+v, want 3 hits lost and exempted", x)
+	}
+}
