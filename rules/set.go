@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -131,6 +132,7 @@ func load(fsys fs.FS, h History, old *Set) (*Set, []error) {
 		return rule, errs
 	}
 	for _, name := range names {
+		runtime.Gosched() // requests go first
 		var rule *compiled
 		var errs []error
 		if unread {

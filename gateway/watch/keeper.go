@@ -87,7 +87,7 @@ func (k *Keeper) GoodAll(files map[string][]byte) error {
 		}
 		err := os.MkdirAll(k.Dir, 0o700)
 		if err == nil {
-			err = write(filepath.Join(k.Dir, hash), data)
+			err = put(filepath.Join(k.Dir, hash), data) // durable with the index
 		}
 		if err != nil {
 			faults = append(faults, fmt.Errorf("%s: keeping this good version: %w", name, err))
@@ -226,8 +226,8 @@ func (k *Keeper) replaceLocked(index map[string]kept) error {
 	return nil
 }
 
-// write makes path hold data, all or nothing, also when the power goes.
-func write(path string, data []byte) (err error) {
+// put makes path hold data, all or nothing; the name is durable once its folder is.
+func put(path string, data []byte) (err error) {
 	temporary := path + ".new"
 	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -242,7 +242,13 @@ func write(path string, data []byte) (err error) {
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	if err = os.Rename(temporary, path); err != nil {
+	return os.Rename(temporary, path)
+}
+
+// write is put, durable with its name when it returns; so is what was put in the same
+// folder before.
+func write(path string, data []byte) error {
+	if err := put(path, data); err != nil {
 		return err
 	}
 	dir, err := os.Open(filepath.Dir(path))
