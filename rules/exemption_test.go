@@ -33,7 +33,7 @@ func TestExemptions(t *testing.T) {
 		{"nobody's", "192.0.2.7", monday, 1},
 		{"the office's", "203.0.113.7", monday, 0},
 		{"the office's last second", "203.0.113.8", time.Date(2026, 11, 23, 23, 59, 57, 0, time.UTC), 0},
-		{"the office's day after", "203.0.113.7", time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC), 1},
+		{"the office's day after", "203.0.113.9", time.Date(2026, 11, 23, 23, 59, 58, 0, time.UTC), 1},
 		{"the partner's", "198.51.100.7", monday, 0},
 	} {
 		if got := found(set, test.source, test.at); got != test.want {
