@@ -130,17 +130,21 @@ func (rt *runtime) open(ctx context.Context, a *App) (err error) {
 		return err
 	}
 	rt.upkeep.snapshot = filepath.Join(a.DataDir, "detectors.snapshot")
+	room := func() bool {
+		left, err := storage.Capacity(a.DataDir)
+		return err != nil || left.Free >= min(left.Total/16, 1<<30)
+	}
 	events := stream.Config{
 		Node: a.Node, Incarnation: uint64(time.Now().UnixMicro()), Now: time.Now, Log: log,
 		// On a small disk, or a full one, the journal leaves room to what is worth more.
 		Dir: filepath.Join(a.DataDir, "events"), JournalBytes: min(max(disk.Total/8, 1<<20), 1<<30),
-		Room: func() bool {
-			left, err := storage.Capacity(a.DataDir)
-			return err != nil || left.Free >= min(left.Total/16, 1<<30)
-		},
+		Room: room,
 	}
 	settings := guard.Settings{
 		Node: a.Node, Shared: rt.db.Shared(), Sessions: a.policy.Sessions, Record: rt.record, Now: time.Now, Log: log,
+	}
+	if !rt.db.Shared() {
+		settings.Room = room
 	}
 	if len(a.service.origins) > 0 {
 		settings.Factors = &guard.FactorSettings{Service: a.service.Name, RPID: a.service.rpID, Origins: a.service.origins, Policy: a.policy.Factors}

@@ -32,6 +32,7 @@ type Settings struct {
 	Limiter  *limits.Limiter
 	Attempts *limits.Attempts
 	Factors  *FactorSettings // optional: without them there are no second factors
+	Room     func() bool     // whether the database may grow by what only explains; nil: always
 	Now      func() time.Time
 	Log      *slog.Logger
 }
@@ -72,6 +73,7 @@ func Open(ctx context.Context, db *storage.DB, keys *storage.Keyring, s Settings
 		Log:       s.Log,
 		node:      s.Node,
 		shared:    s.Shared,
+		room:      s.Room,
 		noting:    rate.NewLimiter(rate.Every(time.Second), 10_000),
 		vain:      newInVain(),
 

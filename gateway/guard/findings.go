@@ -220,6 +220,13 @@ func (c *Core) keepFindings(ctx context.Context) {
 		s.failed = policies.Kept{}
 	}
 	seen, references, hits, proofs := s.take(now)
+	if c.room != nil && len(seen) > 0 && !c.room() {
+		c.complain("what rules found is not kept", "error", "the disk is nearly full")
+		s.mu.Lock()
+		s.unkept += uint64(len(seen) + len(references))
+		s.mu.Unlock()
+		seen, references = nil, nil
+	}
 	k := policies.Kept{References: references, Over: map[rules.ID]time.Duration{}}
 	for _, f := range seen {
 		k.Findings = append(k.Findings, c.explained(ctx, f))

@@ -143,6 +143,7 @@ type Core struct {
 
 	node       string
 	shared     bool            // other nodes change the database too
+	room       func() bool     // nil: always
 	behind     atomic.Bool     // the last reconciliation failed
 	unwritable atomic.Bool     // the last sweep failed
 	alarms     map[string]bool // campaign alarms that were on at the last sweep
