@@ -61,7 +61,10 @@ func (f *Feed) Cursor() chat.EventID { return f.cursor }
 
 // Check reports, as chat.ErrCredential, that the feed's credential ended.
 func (f *Feed) Check() error {
-	return f.s.db.Valid(f.ctx, f.caller.Credential, f.s.now())
+	if err := f.s.db.Valid(f.ctx, f.caller.Credential, f.s.now()); err != nil {
+		return f.because(err) // ended while asking: the question was cut off
+	}
+	return nil
 }
 
 // Next waits for events as long as ctx and the feed last, and moves the

@@ -137,6 +137,9 @@ func TestFeedEndsWithTheSession(t *testing.T) {
 	if err := svc.Logout(t.Context(), one); err != nil {
 		t.Fatal(err)
 	}
+	if err := feeds["one"].Check(); !errors.Is(err, chat.ErrCredential) {
+		t.Errorf("asked after the logout: %v", err)
+	}
 	if _, err := feeds["one"].Next(t.Context()); !errors.Is(err, chat.ErrCredential) {
 		t.Errorf("after the logout: %v", err)
 	}
