@@ -26,6 +26,7 @@ const (
 	QuietTrusted Metric = "quiet_trusted_stepped_up" // of these, from devices that the account is known on
 	AlarmUp      Metric = "alarm_stepped_up"         // the same, while a campaign alarm is on
 	AlarmTrusted Metric = "alarm_trusted_stepped_up"
+	AbroadUp     Metric = "alarm_abroad_stepped_up" // the same, of people abroad
 	AlarmAbroad  Metric = "alarm_abroad_ratio"      // how often people abroad are stepped up, over how often the rest is, during an alarm
 	SharedRatio  Metric = "shared_stepped_up_ratio" // how often people behind shared addresses are stepped up, over how often the rest is
 	Delayed      Metric = "good_delayed"            // share of good log-ins that were delayed
@@ -74,7 +75,7 @@ type measure struct {
 // metricOrder is the order of reports.
 var metricOrder = []Metric{
 	Recall, RecallLater, Lost, LostShare, FirstCaught, FirstAfter, Precision, Evaluated,
-	Logins, RefusedCount, RefusedRate, SteppedUp, CrowdUp, QuietUp, QuietTrusted, AlarmUp, AlarmTrusted, AlarmAbroad, SharedRatio,
+	Logins, RefusedCount, RefusedRate, SteppedUp, CrowdUp, QuietUp, QuietTrusted, AlarmUp, AlarmTrusted, AbroadUp, AlarmAbroad, SharedRatio,
 	Delayed, LockedOut, OwnerDelayed, AlarmCount, AlarmLength,
 	BudgetUsed, BusierTimes,
 }
@@ -121,6 +122,7 @@ var measures = map[Metric]measure{
 	}},
 	AlarmUp:      {Share, Lower, false, func(r *Result) (Figure, bool) { return steppedUp(r.People.Alarm) }},
 	AlarmTrusted: {Share, Lower, false, func(r *Result) (Figure, bool) { return steppedUp(r.People.DeviceAlarm) }},
+	AbroadUp:     {Share, Lower, false, func(r *Result) (Figure, bool) { return steppedUp(r.People.AbroadAlarm) }},
 	AlarmAbroad: {Ratio, Lower, false, func(r *Result) (Figure, bool) {
 		return ratio(r.People.AbroadAlarm, without(r.People.Alarm, r.People.AbroadAlarm))
 	}},

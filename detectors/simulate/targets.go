@@ -49,6 +49,9 @@ func target(scenario string, m Metric, limit float64) Target {
 	return Target{Scenario: scenario, Form: Plain, Limit: Limit{m, limit}}
 }
 
+// trustedMost is the share of good log-ins from trusted devices that may be stepped up.
+const trustedMost = 0.003
+
 const day = 24 * time.Hour
 
 // Targets are what the shipped defense must keep. Only plain forms have limits: what
@@ -57,7 +60,7 @@ var Targets = []Target{
 	target(AllBenign, Logins, 1_000_000),
 	target(AllBenign, RefusedRate, 5.0/100_000),
 	target(AllBenign, QuietUp, 0.010),
-	target(AllBenign, QuietTrusted, 0.003),
+	target(AllBenign, QuietTrusted, trustedMost),
 	target(nameB1, RefusedCount, 0),
 	target(nameB1, CrowdUp, 0.005),
 	target(nameB1b, Recall, 0.93),
@@ -69,8 +72,10 @@ var Targets = []Target{
 	target(nameB8, AlarmCount, 2),
 	target(nameB8, AlarmLength, (30 * time.Minute).Seconds()),
 	target(EachAttack, AlarmUp, 0.08),
-	target(EachAttack, AlarmTrusted, 0.003),
-	target(EachAttack, AlarmAbroad, 2),
+	target(EachAttack, AlarmTrusted, trustedMost),
+	// Twice next to nobody is nobody: where the rest is hardly ever asked, people abroad may
+	// be as rarely as people on trusted devices may.
+	{Scenario: EachAttack, Form: Plain, Limit: Limit{AlarmAbroad, 2}, Or: &Limit{AbroadUp, trustedMost}},
 	target(EachRule, BudgetUsed, 1),
 	target(EachRule, BusierTimes, BusierMost),
 
@@ -240,7 +245,7 @@ func (r *Result) alarmLogins(m Metric) int {
 		return r.People.Alarm.LogIns
 	case AlarmTrusted:
 		return r.People.DeviceAlarm.LogIns
-	case AlarmAbroad:
+	case AlarmAbroad, AbroadUp:
 		return r.People.AbroadAlarm.LogIns
 	}
 	return math.MaxInt

@@ -133,6 +133,29 @@ func TestTargetsOfEachAttack(t *testing.T) {
 	}
 }
 
+// Where the rest is hardly asked for anything, people abroad are held to the limit for
+// trusted devices.
+func TestTargetsOfPeopleAbroad(t *testing.T) {
+	for _, test := range []struct {
+		abroad, rest int // stepped up, of 2,000 and of 100,000
+		want         simulate.Verdict
+	}{
+		{0, 0, simulate.Met},
+		{80, 2000, simulate.Met},    // 4% and 2%
+		{82, 2000, simulate.Missed}, // 4.1%
+		{6, 0, simulate.Met},        // 0.3%
+		{7, 1, simulate.Missed},
+	} {
+		x := tried("a1", 1, 1000)
+		x.People.AbroadAlarm = simulate.Group{LogIns: 2000, SteppedUp: test.abroad}
+		x.People.Alarm = simulate.Group{LogIns: 102_000, SteppedUp: test.abroad + test.rest}
+		r := &simulate.Report{Defense: "kidoban", Results: []simulate.Result{x}}
+		if j := verdictOn(t, r, simulate.EachAttack, simulate.AlarmAbroad); j.Verdict != test.want {
+			t.Errorf("%d of 2,000 abroad and %d of 100,000: %s, want %s", test.abroad, test.rest, j.Verdict, test.want)
+		}
+	}
+}
+
 // Every target is about a scenario that ships, in that form.
 func TestTargetsAreOfWhatShips(t *testing.T) {
 	all, err := simulate.Load(simulate.Shipped)
