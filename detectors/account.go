@@ -264,7 +264,7 @@ func (f *few) words(of string) string {
 	return fmt.Sprintf("%d %ss", f.n, of)
 }
 
-func (d *Accounts) form() string     { return "accounts/1" }
+func (d *Accounts) form() string     { return "accounts/2" }
 func (d *Accounts) tables() []pieces { return []pieces{d.accounts} }
 func (d *Accounts) empty() stored    { return NewAccounts(d.config) }
 

@@ -493,7 +493,7 @@ func readTally(c *snapshot.Cursor, k *uint64, t *tally) {
 	*t = tally{readAmount32(c), readAmount32(c), c.Uint32()}
 }
 
-func (d *Campaigns) form() string { return "campaigns/2" }
+func (d *Campaigns) form() string { return "campaigns/3" }
 
 func (d *Campaigns) tables() []pieces {
 	return []pieces{d.rest, d.operators, d.organizations, d.failed, d.values}

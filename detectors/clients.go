@@ -103,6 +103,6 @@ func (c *Clients) observe(e *Event) {
 	}
 }
 
-func (c *Clients) form() string     { return "clients/1" }
+func (c *Clients) form() string     { return "clients/2" }
 func (c *Clients) tables() []pieces { return []pieces{c.clients.subjects, c.pairs.subjects} }
 func (c *Clients) empty() stored    { return NewClients(c.config) }

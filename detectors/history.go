@@ -278,7 +278,7 @@ func keepTrace(traces []trace, hash uint32, day uint16) {
 	traces[oldest] = newTrace(hash, day)
 }
 
-func (h *Histories) form() string     { return "histories/1" }
+func (h *Histories) form() string     { return "histories/2" }
 func (h *Histories) tables() []pieces { return []pieces{h.accounts, h.networks} }
 func (h *Histories) empty() stored    { return NewHistories(h.config) }
 

@@ -405,7 +405,7 @@ func (l *Loops) learn(e *Event) {
 	}
 }
 
-func (l *Loops) form() string     { return "loops/1" }
+func (l *Loops) form() string     { return "loops/2" }
 func (l *Loops) tables() []pieces { return []pieces{l.pairs, l.sources, l.storms, l.clients} }
 func (l *Loops) empty() stored    { return NewLoops(l.config) }
 

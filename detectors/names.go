@@ -458,7 +458,7 @@ func (v *nameRing) add(seen nameSeen, prefix namePrefix) {
 	v.n = min(v.n+1, ringNames)
 }
 
-func (n *Names) form() string     { return "names/1" }
+func (n *Names) form() string     { return "names/2" }
 func (n *Names) tables() []pieces { return []pieces{n.tried, n.few, n.rings, n.marks} }
 
 func (n *Names) empty() stored {

@@ -453,7 +453,7 @@ func (c *chance) next() uint64 {
 	return mix(uint64(*c))
 }
 
-func (p *Passwords) form() string { return "passwords/1" }
+func (p *Passwords) form() string { return "passwords/2" }
 func (p *Passwords) tables() []pieces {
 	return []pieces{p.rungs, p.pairs, p.recent, p.spread}
 }

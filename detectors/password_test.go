@@ -58,7 +58,7 @@ func TestASprayedPasswordIsPopularAfterTwentyGuesses(t *testing.T) {
 			r := rand.New(rand.NewPCG(7, 7))
 			var took []int
 			i := uint64(0)
-			for sprayed := range uint64(41) {
+			for sprayed := range uint64(401) {
 				for guesses := 0; ; i++ {
 					if r.Float64() >= share {
 						p.Observe(guessOf(i, 1<<32|i))

@@ -129,7 +129,7 @@ func (p *Prefixes) observe(e *Event) {
 	}
 }
 
-func (p *Prefixes) form() string { return "prefixes/1" }
+func (p *Prefixes) form() string { return "prefixes/2" }
 func (p *Prefixes) tables() (all []pieces) {
 	for _, w := range p.levels {
 		all = append(all, w.subjects)

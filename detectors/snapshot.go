@@ -345,11 +345,11 @@ func appendAmount(b []byte, x float64) []byte {
 // that collects ten points a microsecond gets there in 300 years.
 const mostAmount = 1e17
 
-func (s *Sequential) form() string     { return "sequential/2" }
+func (s *Sequential) form() string     { return "sequential/3" }
 func (s *Sequential) tables() []pieces { return []pieces{s.subjects} }
 func (s *Sequential) empty() stored    { return NewSequential(s.config) }
 
-func (p *Penalty) form() string     { return "penalty/1" }
+func (p *Penalty) form() string     { return "penalty/2" }
 func (p *Penalty) tables() []pieces { return []pieces{p.sources, p.accounts} }
 func (p *Penalty) empty() stored    { return NewPenalty(p.config) }
 

@@ -210,14 +210,25 @@ func idleSince(seen int64, now time.Time) time.Duration {
 	return max(0, time.Duration(now.UnixNano()-seen))
 }
 
-// hash64 spreads what tells two things apart over 64 bits. It is not keyed: the
-// digests it is given are, and accounts are named by the backend.
+// hash64 spreads what tells two things apart over 64 bits, eight bytes at a time. It is
+// not keyed: the digests it is given are, and accounts are named by the backend.
 func hash64(salt uint64, s string) uint64 {
-	h := uint64(14695981039346656037) ^ salt
-	for i := range len(s) {
-		h = (h ^ uint64(s[i])) * 1099511628211
+	h := salt ^ uint64(len(s))<<32
+	for ; len(s) >= 8; s = s[8:] {
+		h = fold(h ^ (uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+			uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56))
 	}
-	return mix(h)
+	rest := uint64(0)
+	for i := range len(s) {
+		rest |= uint64(s[i]) << (8 * i)
+	}
+	return mix(h ^ rest)
+}
+
+// fold is a multiplication whose upper half is not lost.
+func fold(h uint64) uint64 {
+	hi, lo := bits.Mul64(h^0xbf58476d1ce4e5b9, 0x9e3779b97f4a7c15)
+	return hi ^ lo
 }
 
 func hashDigest(salt uint64, d Digest) uint64 {
