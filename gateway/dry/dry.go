@@ -200,7 +200,7 @@ func (g *Gate) prepare(e *detectors.Event) {
 		e.Source.Network = detectors.CountingNetwork(e.Source.Address)
 	}
 	e.StreamTime = e.Time
-	if e.Time.Sub(g.swept) > time.Minute {
+	if e.Time.Sub(g.swept) > 10*time.Minute {
 		g.swept = e.Time
 		_, _ = g.decisions.Sweep(context.Background(), e.Time) // the store is memory
 	}
