@@ -10,7 +10,7 @@ import (
 // a learning window.
 type SequentialConfig struct {
 	LearningUntil time.Time // installation time plus 24 h; before it every success vouches for its source, and without cap
-	CreditCap     float64   // nats that successes may take off one source's ratio per 12 h; 0: 100
+	CreditCap     float64   // nats that successes may take off one source's ratio per 12 h, where fewer than 20 times as many accounts log in; 0: 100
 	Sources       int       // sources kept; 0: 1,048,576
 }
 
@@ -33,7 +33,8 @@ type SequentialConfig struct {
 // accounts younger than a day count only from a trusted device; and what
 // successes really took off the ratio is capped at CreditCap nats per source, of
 // which half comes back in 12 h: 84 attempts more for whoever owns that many old
-// accounts. Because the ratio stops at 0 and people who mistype take
+// accounts. Only where more than 2,000 accounts log in within 12 h there is more, a nat
+// for 20 of them. Because the ratio stops at 0 and people who mistype take
 // their own failures back, an office uses next to nothing of the cap, however
 // many work there. In
 // the learning window neither age nor cap applies.

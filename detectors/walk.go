@@ -11,7 +11,7 @@ import (
 // program, both together, a wider network. [Sequential] says how it goes.
 type walker struct {
 	learning time.Time
-	cap      float64 // nats of credit per subject and 12 h
+	cap      float64 // nats of credit per subject and 12 h, if few log in there; see room
 	subjects *table[sourceKey, walkState]
 	budget   int // entries of memory that may still be allocated
 }
@@ -21,6 +21,7 @@ type walkState struct {
 	used           float64 // nats that credits took off, decayed to the last event
 	failed, passed uint32  // different names and accounts since the subject was last forgotten
 	members        uint32  // different members that failed since then, where they are told apart
+	vouched        float32 // accounts that vouched for it, decayed to the last event
 	memory         memory
 }
 
@@ -53,10 +54,10 @@ func (w *walker) walk(k sourceKey, e *Event, c class, member uint64) {
 		return
 	}
 	v, idle := w.subjects.take(k, e.Time)
-	v.used = decayed(v.used, idle)
+	v.used, v.vouched = decayed(v.used, idle), float32(decayed(float64(v.vouched), idle))
 	if idle >= quiet {
 		v.memory.release(&w.budget)
-		v.ratio, v.failed, v.passed, v.members = 0, 0, 0, 0
+		v.ratio, v.failed, v.passed, v.members, v.vouched = 0, 0, 0, 0, 0
 	}
 	if e.Outcome == Failure {
 		w.fail(v, e, c, member)
@@ -113,20 +114,31 @@ func (w *walker) pass(v *walkState, e *Event, c class) {
 		return
 	}
 	v.passed++
-	if v.ratio == 0 || !vouches(e, w.learning) {
+	if !vouches(e, w.learning) {
 		return
 	}
+	v.vouched++
 	credit := min(v.ratio, c.success)
 	if !learning(e, w.learning) {
-		credit = max(0, min(credit, w.cap-v.used))
+		credit = max(0, min(credit, w.room(v)-v.used))
 		v.used += credit
 	}
 	v.ratio -= credit
 }
 
+// crowdCredit is how many accounts that vouch for a subject make one nat of credit, where
+// that is more than the cap.
+const crowdCredit = 20
+
+// room is how much credit a subject has in 12 h. Where thousands log in, hundreds of
+// them fail in ways that a stranger does, and a cap for an office of a hundred would
+// last for an hour. Up to 20 times as many accounts as the cap has nats buy nothing more;
+// after that it takes 14 to 28 of them for one attempt.
+func (w *walker) room(v *walkState) float64 { return max(w.cap, float64(v.vouched)/crowdCredit) }
+
 func writeWalk(b []byte, k sourceKey, v *walkState) []byte {
 	b = binary.BigEndian.AppendUint64(b, uint64(k))
-	b = appendAmount(appendAmount(b, v.ratio), v.used)
+	b = appendAmount(appendAmount(appendAmount(b, v.ratio), v.used), float64(v.vouched))
 	b = binary.BigEndian.AppendUint32(b, v.failed)
 	b = binary.BigEndian.AppendUint32(b, v.passed)
 	b = binary.BigEndian.AppendUint32(b, v.members)
@@ -141,7 +153,7 @@ func writeWalk(b []byte, k sourceKey, v *walkState) []byte {
 
 func (w *walker) readWalk(c *snapshot.Cursor, k *sourceKey, v *walkState) {
 	*k = sourceKey(c.Uint64())
-	v.ratio, v.used = c.Amount(sequentialLimit+creditRoom), c.Amount(mostAmount)
+	v.ratio, v.used, v.vouched = c.Amount(sequentialLimit+creditRoom), c.Amount(mostAmount), float32(c.Amount(mostAmount))
 	v.failed, v.passed, v.members = c.Uint32(), c.Uint32(), c.Uint32()
 	size := int(c.Uint16())
 	possible := size == 0
