@@ -321,8 +321,10 @@ func (a *App) Cleanup() error {
 	return err
 }
 
-// startTimeout bounds opening and closing the state.
-const startTimeout = 30 * time.Second
+// startTimeout bounds opening the state. A million decisions and what the detectors
+// remember are read in some ten seconds, and a machine that is busy with what the gate was
+// restarted for takes several times as long; a gate that gives up then helps nobody.
+const startTimeout = 5 * time.Minute
 
 var (
 	_ caddy.App          = (*App)(nil)
