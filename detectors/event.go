@@ -216,8 +216,10 @@ type History struct {
 // Event is one thing that happened. It is built once and passed by value.
 type Event struct {
 	Key        EventKey  `json:"key"`
-	StreamTime time.Time `json:"stream_time"` // when the stream took it
-	Time       time.Time `json:"time"`        // when it happened, clamped to ±5 s of StreamTime; the only clock of detectors
+	StreamTime time.Time `json:"stream_time"`      // when the stream took it
+	Time       time.Time `json:"time"`             // when it happened, clamped to ±5 s of StreamTime; the only clock of detectors
+	Offset     int16     `json:"offset,omitempty"` // minutes that the service's clock was ahead of UTC at Time
+	Shift      int16     `json:"shift,omitempty"`  // minutes that the organization's was ahead of that one; 0 too where no organization is known
 	Kind       Kind      `json:"kind"`
 
 	Name         Name         `json:"name,omitzero"`
@@ -243,6 +245,13 @@ type Event struct {
 	Targets     int           `json:"targets,omitempty"`   // whom a message goes to; 0: not known
 	Act         Act           `json:"act,omitempty"`       // of a session or an operator
 	Actor       string        `json:"actor,omitempty"`     // who did it: an operator's name, or "owner", "backend" and the like; empty: the account itself
+}
+
+// Local is Time as a clock shows it where the organization is, or else the service; as
+// such it is in UTC. Both offsets are of Time, so a clock that is put forward or back is
+// followed, and who replays e needs to know no zone.
+func (e *Event) Local() time.Time {
+	return e.Time.UTC().Add(time.Duration(int(e.Offset)+int(e.Shift)) * time.Minute)
 }
 
 // CountingNetwork is the prefix counters key on: one IPv4 address, or the /64 an

@@ -167,7 +167,14 @@ const (
 	hasTargets = (secondBits + 1) << iota
 	hasAct
 	hasActor
-	allBits = (secondBits+1)<<iota - 1
+	thirdBits = (secondBits+1)<<iota - 1 // of envelopes of versions 1 to 3
+)
+
+// The bits that version 4 added, and the fields after those of version 3.
+const (
+	hasOffset = (thirdBits + 1) << iota
+	hasShift
+	allBits = (thirdBits+1)<<iota - 1
 )
 
 // nearest is the most digests of what a password is near to.
@@ -295,6 +302,8 @@ func appendEvent(b []byte, e *detectors.Event) []byte {
 	flag(hasTargets, e.Targets != 0)
 	flag(hasAct, e.Act != "")
 	flag(hasActor, e.Actor != "")
+	flag(hasOffset, e.Offset != 0)
+	flag(hasShift, e.Shift != 0)
 
 	b = binary.AppendUvarint(b, mask)
 	b = appendTime(b, e.StreamTime)
@@ -368,12 +377,20 @@ func appendEvent(b []byte, e *detectors.Event) []byte {
 	}
 	text(hasAct, string(e.Act))
 	text(hasActor, e.Actor)
+	if mask&hasOffset != 0 {
+		b = binary.AppendVarint(b, int64(e.Offset))
+	}
+	if mask&hasShift != 0 {
+		b = binary.AppendVarint(b, int64(e.Shift))
+	}
 	return b
 }
 
 // bodyVersion is the version of the envelope that a body needs.
 func bodyVersion(body []byte) byte {
 	switch mask, _ := binary.Uvarint(body); {
+	case mask > thirdBits:
+		return 4
 	case mask > secondBits:
 		return 3
 	case mask > firstBits:
@@ -432,6 +449,16 @@ func decodeEvent(b []byte) (detectors.Event, error) {
 			d.fail(errCanonical)
 		}
 		return v
+	}
+	minutes := func(bit uint64) int16 {
+		if mask&bit == 0 || d.err != nil {
+			return 0
+		}
+		v := d.varint()
+		if v == 0 || v != int64(int16(v)) {
+			d.fail(errCanonical)
+		}
+		return int16(v)
 	}
 	e.StreamTime = d.time()
 	e.Kind = detectors.Kind(text(hasKind))
@@ -520,6 +547,8 @@ func decodeEvent(b []byte) (detectors.Event, error) {
 	e.Targets = int(number(hasTargets, math.MaxInt32))
 	e.Act = detectors.Act(bounded(hasAct, shorter))
 	e.Actor = bounded(hasActor, shorter)
+	e.Offset = minutes(hasOffset)
+	e.Shift = minutes(hasShift)
 	if err := d.end(); err != nil {
 		return detectors.Event{}, err
 	}

@@ -17,7 +17,7 @@ const (
 	// newest is the version of envelopes of events in which one has fields that the
 	// versions before have not; all others are of version 1, and events of the lowest
 	// that has their fields, which older programs read.
-	newest = 3
+	newest = 4
 	// largest is the most bytes of an envelope.
 	largest = 64 << 10
 	// roomy is where an envelope of several events is full.

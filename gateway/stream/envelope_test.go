@@ -2,6 +2,7 @@ package stream
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"flag"
@@ -38,13 +39,20 @@ func full() detectors.Event {
 		Existence: detectors.Exists, Unproven: true,
 		Client:  detectors.Client{JA4: "t13d1516h2_8daaf6152771_e5627efa2ab1", Headers: "0123456789ab", Family: "chrome", Incoherent: true},
 		History: detectors.History{Logins: 255, Network: true, Operator: true, Client: true, Capacity: 1000},
-		Targets: 7, Act: detectors.Minted, Actor: "operator:sato",
+		Targets: 7, Act: detectors.Minted, Actor: "operator:sato", Offset: -210, Shift: 750,
 	}
+}
+
+// fullOfThree is full as version 3 of the envelope has it.
+func fullOfThree() detectors.Event {
+	e := full()
+	e.Offset, e.Shift = 0, 0
+	return e
 }
 
 // fullOfTwo is full as version 2 of the envelope has it.
 func fullOfTwo() detectors.Event {
-	e := full()
+	e := fullOfThree()
 	e.Targets, e.Act, e.Actor = 0, "", ""
 	return e
 }
@@ -111,6 +119,7 @@ func anyEvent(t *rapid.T) detectors.Event {
 	e.History = detectors.History{Logins: rapid.Int().Draw(t, "logins"), Network: rapid.Bool().Draw(t, "network"), Operator: rapid.Bool().Draw(t, "operator"),
 		Client: rapid.Bool().Draw(t, "client"), Capacity: rapid.Int().Draw(t, "capacity")}
 	e.Targets, e.Act, e.Actor = rapid.Int().Draw(t, "targets"), detectors.Act(text("act")), text("actor")
+	e.Offset, e.Shift = rapid.Int16().Draw(t, "offset"), rapid.Int16().Draw(t, "shift")
 	return e
 }
 
@@ -124,6 +133,20 @@ func TestEventsRoundTrip(t *testing.T) {
 			t.Fatalf("%v: (-want +got):\n%s", err, diff)
 		}
 	})
+}
+
+// Minutes have one form, and are those of a clock.
+func TestMinutesAreDecodedStrictly(t *testing.T) {
+	e := detectors.Event{StreamTime: noon, Time: noon, Offset: 63} // one byte, at the end
+	b := appendEvent(nil, &e)
+	for name, last := range map[string][]byte{"0": {0}, "beyond 16 bits": binary.AppendVarint(nil, math.MaxInt16+1), "below 16 bits": binary.AppendVarint(nil, math.MinInt16-1)} {
+		if got, err := decodeEvent(append(bytes.Clone(b[:len(b)-1]), last...)); !errors.Is(err, errCanonical) {
+			t.Errorf("%s: got %+v, %v", name, got, err)
+		}
+	}
+	if got, err := decodeEvent(b); err != nil || differ(e, got) != "" {
+		t.Errorf("got %+v, %v", got, err)
+	}
 }
 
 // TestLargestEvent shows that no event is too large for an envelope.
@@ -160,14 +183,15 @@ func TestLargestEvent(t *testing.T) {
 }
 
 func samples() map[string]interface{ append([]byte) []byte } {
-	e, second, old := full(), fullOfTwo(), fullOfOne()
+	e, third, second, old := full(), fullOfThree(), fullOfTwo(), fullOfOne()
 	small := detectors.Event{StreamTime: noon, Time: noon, Kind: detectors.Login, Outcome: detectors.Failure,
 		Source: detectors.Source{Address: netip.MustParseAddr("203.0.113.7"), Network: netip.MustParsePrefix("203.0.113.7/32")}}
 	id, other := senderID{"gate-1", 7}, senderID{"gate-2", 9}
 	return map[string]interface{ append([]byte) []byte }{
 		"events":        &events{id: id, first: 41, bodies: [][]byte{appendEvent(nil, &small), appendEvent(nil, &old)}},
 		"events2":       &events{id: id, first: 41, bodies: [][]byte{appendEvent(nil, &small), appendEvent(nil, &second)}},
-		"events3":       &events{id: id, first: 41, bodies: [][]byte{appendEvent(nil, &small), appendEvent(nil, &e)}},
+		"events3":       &events{id: id, first: 41, bodies: [][]byte{appendEvent(nil, &small), appendEvent(nil, &third)}},
+		"events4":       &events{id: id, first: 41, bodies: [][]byte{appendEvent(nil, &small), appendEvent(nil, &e)}},
 		"beat":          &beat{id: id, clock: noon.Truncate(time.Millisecond), sent: 42, known: []known{{other, 5, 8}}},
 		"farewell":      &beat{id: id, clock: noon.Truncate(time.Millisecond), sent: 42, leaving: true},
 		"announcements": &announcements{id: id, counter: 3, list: []Announcement{{"decisions", "address/203.0.113.7", 7}}},
@@ -230,7 +254,7 @@ func TestEnvelopesAreDecodedStrictly(t *testing.T) {
 	if _, err := decodeEnvelope(change(0, 2)); !errors.Is(err, errVersion) {
 		t.Errorf("another version: %v", err)
 	}
-	for of, name := range []string{"events", "events2", "events3"} {
+	for of, name := range []string{"events", "events2", "events3", "events4"} {
 		b := samples()[name].append(nil)
 		if int(b[0]) != of+1 {
 			t.Errorf("%s: got version %d, want the lowest that has its fields", name, b[0])
