@@ -69,6 +69,8 @@ var variables = []variable{
 	{"password.popularity", cel.IntType, "height among popular failed passwords, 0 to 48; 44 is popular", func(e *detectors.Event) ref.Val { return types.Int(e.Password.Popularity) }},
 	{"name.domain", cel.StringType, "what follows the @ of the typed name, in lower case; empty: none, or names may not be kept", text(nameDomain)},
 	{"time", cel.TimestampType, "when it happened, UTC", func(e *detectors.Event) ref.Val { return types.Timestamp{Time: e.Time.UTC()} }},
+	{"local.hour", cel.IntType, "the hour then, 0 to 23, on the clock of the organization, or where none is known of the service", number(func(e *detectors.Event) int { return e.Local().Hour() })},
+	{"local.weekday", cel.IntType, "the day of the week then on that clock, 0 to 6, 0 being Sunday", number(func(e *detectors.Event) int { return int(e.Local().Weekday()) })},
 }
 
 var variableIndex = func() map[string]int {

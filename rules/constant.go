@@ -291,6 +291,8 @@ var limits = func() map[string]values {
 	number("source.capacity", 1000, true)
 	number("source.asn", 1<<32-1, true)
 	number("password.popularity", 48, true)
+	number("local.hour", 23, true)
+	number("local.weekday", 6, true)
 	number("size", math.Inf(1), true)
 	number("targets", math.Inf(1), true)
 	for name, only := range map[string][]string{

@@ -23,6 +23,11 @@ func TestConstantConditions(t *testing.T) {
 		{`tried >= 3 && source.asn < 4294967296`, "is always true" + context},
 		{`tried >= 3 && tried == 3.5`, "tried == 3.5 is always false" + context},
 		{`tried >= 3 && source.capacity >= 1000`, ""},
+		{`tried >= 3 && local.hour > 23`, "local.hour > 23 is always false" + context},
+		{`tried >= 3 && local.hour >= 23`, ""},
+		{`tried >= 3 && local.weekday in [6, 7]`, ""},
+		{`tried >= 3 && local.weekday == 7`, "local.weekday == 7 is always false" + context},
+		{`tried >= 3 && (local.hour >= 22 || local.hour < 6) && local.hour >= 0`, "local.hour >= 0 is always true" + context},
 		// What stands before.
 		{`tried > 5 && tried < 3`, "tried < 3 is always false" + context},
 		{`tried > 5 && tried < 7`, ""},
@@ -95,7 +100,7 @@ func FuzzCondition(f *testing.F) {
 	for _, when := range []string{
 		"tried > 5 && tried < 3", "tried >= 3 || share > 0.5 && !device.known", `outcome in ["failure", "refused"] ? tried > 1 : ambiguous`,
 		`source.asn == 0 || source.country.startsWith("J")`, "campaign.rank * 2.0 - share >= 0.0", `inNetwork(source.address, "10.0.0.0/8")`,
-		"-tried < 3 && tried + 2 > size(account)", `time.getHours("Asia/Tokyo") >= 22`, `name.domain.lowerAscii() == "acme.example"`, "double(tried) / 0.0 > 1.0",
+		"-tried < 3 && tried + 2 > size(account)", `time.getHours("Asia/Tokyo") >= 22`, "local.hour * 2 - local.weekday > 40", `name.domain.lowerAscii() == "acme.example"`, "double(tried) / 0.0 > 1.0",
 		"tried != 0 && 100 / tried < 7", "prefix.flagged == 1 && prefix.flagged != tried", "((((tried))))>0", `"\u00e9".matches("[")`,
 	} {
 		f.Add(when, uint64(1))

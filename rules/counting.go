@@ -48,10 +48,10 @@ func (c Counter) variable(name string) cel.EnvOption {
 }
 
 // amountNames are the variables that can be added up: the whole numbers of an event,
-// but for those that are names.
+// but for those that are names or read off a clock.
 func amountNames() (names []string) {
 	for _, v := range variables {
-		if v.kind == cel.IntType && v.name != "source.asn" {
+		if v.kind == cel.IntType && v.name != "source.asn" && !strings.HasPrefix(v.name, "local.") {
 			names = append(names, v.name)
 		}
 	}

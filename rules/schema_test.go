@@ -110,7 +110,7 @@ func TestSchema(t *testing.T) {
 	}
 	// What only Load sees: conditions, tests, lists, places, and bounds of values.
 	beyond := []string{"alias", "answer-for-stage", "condition-", "constant-", "counter-", "division", "duplicate-", "else-", "except-condition", "except-list", "list-", "no-hit-test", "no-miss-test",
-		"not-yaml", "test-address", "test-fails", "test-other-action", "text-", "two-documents", "where-", "window-too", "window-range", "canary-share", "budget-share", "notify-often", "network-", "count-and-distinct", "title-"}
+		"not-yaml", "test-address", "test-fails", "test-other-action", "test-zone", "text-", "two-documents", "where-", "window-too", "window-range", "canary-share", "budget-share", "notify-often", "network-", "count-and-distinct", "title-"}
 	files, _ := filepath.Glob("testdata/bad/*.yaml")
 	seen := 0
 	for _, path := range files {

@@ -46,6 +46,7 @@ type given struct {
 	actor        string
 	session      string
 	decoy        bool
+	zone         *time.Location
 	event        detectors.Event // what does not depend on the number
 }
 
@@ -102,7 +103,7 @@ var (
 var usualRoutes = map[string]string{"login": "login", "door": "login", "message": "message"}
 
 func (r *draft) readGiven(n *yaml.Node) given {
-	g := given{repeat: 1, every: time.Second, source: "192.0.2.1"}
+	g := given{repeat: 1, every: time.Second, source: "192.0.2.1", zone: time.UTC}
 	e := &g.event
 	kind, outcome, state, route, organization := "login", "", "none", "", ""
 	var asn, size int
@@ -121,6 +122,18 @@ func (r *draft) readGiven(n *yaml.Node) given {
 		field{"account", false, r.textInto("account", &g.account)},
 		field{"account_since", false, r.durationInto("account_since", 0, 3650*day, &g.accountAge)},
 		field{"organization", false, r.textInto("organization", &organization)},
+		field{"zone", false, func(n *yaml.Node) {
+			name, ok := r.text(n, "zone")
+			if !ok {
+				return
+			}
+			zone, err := Zone(name)
+			if err != nil {
+				r.fault(n, "zone: %v", err)
+				return
+			}
+			g.zone = zone
+		}},
 		field{"device", false, r.choiceInto("device", trialDevices, &state)},
 		field{"credential", false, r.textInto("credential", &e.Credential)},
 		field{"fingerprint", false, r.textInto("fingerprint", &e.Fingerprint)},
@@ -181,6 +194,7 @@ func (t *trial) events() []detectors.Event {
 		for i := range g.repeat {
 			e := g.event
 			e.Time = trialStart.Add(g.after + time.Duration(i)*g.every)
+			e.Offset = Ahead(g.zone, e.Time)
 			e.Source.Address, _ = netip.ParseAddr(numbered(g.source, i+1))
 			e.Source.Address = e.Source.Address.Unmap()
 			e.Source.Network = detectors.CountingNetwork(e.Source.Address)
