@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/kidoban/kidoban/rules"
 )
 
 //go:embed policy.yaml
@@ -22,11 +24,22 @@ type Policy struct {
 	Delay    time.Duration `json:"delay_ns"` // how long an answer is held back where a rule says delay
 	Factors  FactorPolicy  `json:"factors"`
 	Routes   RoutePolicy   `json:"routes"`
+	Zone     string        `json:"zone"`             // of the service; an IANA name
 	Decoys   []string      `json:"decoys,omitempty"` // names that nobody has, and tokens that are good for nothing
+
+	Organizations map[string]OrganizationPolicy `json:"organizations,omitempty"` // as the backend names them
 }
 
 // maxDecoys bounds the decoys of a policy.
 const maxDecoys = 1000
+
+// OrganizationPolicy is what holds for the accounts of one organization.
+type OrganizationPolicy struct {
+	Zone string `json:"zone"` // an IANA name
+}
+
+// maxOrganizations bounds the organizations of a policy.
+const maxOrganizations = 10_000
 
 // SessionPolicy is how long a session of ours lasts.
 type SessionPolicy struct {
@@ -104,10 +117,45 @@ func (p *Policy) read(file string, data []byte) error {
 					}
 				}
 			},
-			"factors": func(n *yaml.Node) { p.Factors.read(d, n) },
-			"routes":  func(n *yaml.Node) { p.Routes.read(d, n) },
+			"zone":          func(n *yaml.Node) { p.Zone = d.zone(n) },
+			"organizations": func(n *yaml.Node) { p.Organizations = d.organizations(n) },
+			"factors":       func(n *yaml.Node) { p.Factors.read(d, n) },
+			"routes":        func(n *yaml.Node) { p.Routes.read(d, n) },
 		})
 	})
+}
+
+// organizations reads what holds for each of the organizations that are named.
+func (d *document) organizations(n *yaml.Node) map[string]OrganizationPolicy {
+	if n.Kind != yaml.MappingNode || len(n.Content) > 2*maxOrganizations {
+		d.fault(n, "organizations: want a mapping of at most %d names, as the backend has them, such as acme: {zone: Asia/Tokyo}", maxOrganizations)
+		return nil
+	}
+	all := make(map[string]OrganizationPolicy, len(n.Content)/2)
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		name := d.text(n.Content[i], "the name of an organization")
+		if _, twice := all[name]; twice {
+			d.fault(n.Content[i], "organization %.64q is there twice", name)
+		}
+		var o OrganizationPolicy
+		d.mapping(n.Content[i+1], "an organization", map[string]func(*yaml.Node){
+			"zone": func(n *yaml.Node) { o.Zone = d.zone(n) },
+		}, "zone")
+		all[name] = o
+	}
+	return all
+}
+
+// zone reads the name of a time zone.
+func (d *document) zone(n *yaml.Node) string {
+	name := d.text(n, "zone")
+	if name == "" {
+		return ""
+	}
+	if _, err := rules.Zone(name); err != nil {
+		d.fault(n, "zone: %v", err)
+	}
+	return name
 }
 
 func (d *document) allowance(n *yaml.Node, what string, a *Allowance) {
