@@ -213,6 +213,7 @@ func (rt *runtime) readLocked(a *App) {
 	set.Adopt(old)
 	rt.core.Rules.Store(set)
 	faults = append(faults, a.loadPolicies(rt.core, rt.files.history.policies)...)
+	rt.core.UseClocks(a.policy.Clocks())
 	rt.core.Detectors.SetDecoys(decoys(rt.core, a.policy.Decoys))
 	for _, fault := range faults {
 		a.logger.Error("left out", zap.Error(fault))

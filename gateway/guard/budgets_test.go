@@ -22,6 +22,7 @@ import (
 type tenants struct {
 	mu       sync.Mutex
 	sessions map[string]string
+	zones    map[string]string // where the people of an organization are
 }
 
 func (b *tenants) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -50,7 +51,7 @@ func (b *tenants) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusUnauthorized)
 	case r.URL.Path == "/me":
 		_, organization, _ := strings.Cut(account, "@")
-		json.NewEncoder(w).Encode(map[string]string{"id": account, "org": organization, "mail": account})
+		json.NewEncoder(w).Encode(map[string]string{"id": account, "org": organization, "mail": account, "zone": b.zones[organization]})
 	}
 }
 

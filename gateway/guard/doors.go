@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"cmp"
 	"errors"
 
 	"github.com/kidoban/kidoban/auth"
@@ -252,7 +253,8 @@ func (v *visit) complete(c completion) *refusal {
 			g.complain("devices", "error", err)
 		}
 	}
-	e = g.Detectors.Facts(e) // before the log-in is one of them
+	g.place(&e, cmp.Or(c.identity.TimeZone, person.TimeZone))
+	e = g.facts(e) // before the log-in is one of them
 	due, err := v.due(c, e, person, v.stepUp)
 	e.Unproven = err == nil && due.Need != policies.NeedNone || v.withheld(e)
 	verdict, observed := v.after(e)

@@ -130,6 +130,7 @@ type Core struct {
 	Log       *slog.Logger
 
 	subscriptions atomic.Pointer[[]Subscription]
+	clocks        atomic.Pointer[policies.Clocks]
 	assertions    *assertion.Signer
 
 	// RecordOptional lets log-ins and operators' acts go on while the record cannot be

@@ -477,6 +477,7 @@ func (v *visit) claim(h auth.Hold) (heldAnswer, *refusal) {
 	if device, err := v.device(h.Subject); err == nil {
 		e.Device = device
 	}
+	g.place(&e, held.Identity.TimeZone)
 	refusal := v.begin(completion{
 		kind: held.Kind, identity: held.Identity, credentials: g.credentials(held), name: detectors.Name{Digest: held.Name}, old: held.Old, hold: &h,
 	}, e)

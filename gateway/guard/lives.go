@@ -124,10 +124,12 @@ func (v *visit) usedInVain(p presented) *refusal {
 // sessionEnded publishes that a session was ended, and lets the rules of stage session
 // conclude. There is nobody to answer.
 func (c *Core) sessionEnded(ctx context.Context, s auth.Session, by string) {
-	c.concluded(ctx, rules.Session, c.publish(detectors.Event{
+	e := detectors.Event{
 		Time: c.Now(), Kind: detectors.Session, Act: detectors.Ended, Actor: by, Outcome: detectors.Success,
 		Account: detectors.Account(s.Subject), Organization: detectors.Organization(s.Organization), Session: s.ID, Device: detectors.Device{ID: s.Device},
-	}), means{})
+	}
+	c.place(&e, c.zoneOf(ctx, e.Account))
+	c.concluded(ctx, rules.Session, c.publish(e), means{})
 }
 
 // operators begin with this where an act says who did it.

@@ -191,7 +191,7 @@ func (v *visit) event(n typed, outcome detectors.Outcome) detectors.Event {
 // publish tells of a login with what detectors know of it now: who reads it later
 // gets to know the same.
 func (c *Core) publish(e detectors.Event) detectors.Event {
-	return c.Stream.Publish(c.Detectors.Facts(e))
+	return c.Stream.Publish(c.facts(e))
 }
 
 // before decides whether the backend may evaluate the attempt. observed is true
@@ -210,7 +210,7 @@ func (v *visit) before() (verdict policies.Verdict, observed bool) {
 		add(policies.Verdict{Action: rules.Refuse, Reason: policies.ReasonSourceUnknown}, g.modes.decisions)
 	}
 	for i, n := range l.names {
-		e := g.Detectors.Facts(v.event(n, detectors.Unknown))
+		e := g.facts(v.event(n, detectors.Unknown))
 		l.names[i].repeated = e.Password.Repeat
 		signals := g.Detectors.Assess(e)
 		found := g.evaluate(rules.LoginBefore, e, signals, v.loginMeans())
@@ -571,7 +571,7 @@ func (v *visit) withheld(e detectors.Event) bool {
 	}
 	g := v.guard
 	e.Unproven = true
-	e = g.Detectors.Facts(e)
+	e = g.facts(e)
 	signals := g.Detectors.Assess(e)
 	found := g.foresee(rules.LoginAfter, e, signals, v.loginMeans())
 	verdict, observed := v.successVerdict(found, e)
@@ -659,12 +659,14 @@ func (v *visit) observe(a *answer) {
 		e := v.event(v.login.names[0], outcome)
 		if id, err := v.identify(fresh); err == nil {
 			e.Account, e.Organization = detectors.Account(id.Subject), detectors.Organization(id.Organization)
-			if p, err := g.Directory.Learn(v.r.Context(), auth.Person{
+			p, err := g.Directory.Learn(v.r.Context(), auth.Person{
 				Subject: id.Subject, Organization: id.Organization, Names: id.Names, Mail: id.Mail,
 				Roles: id.Roles, Language: id.Language, TimeZone: id.TimeZone,
-			}, e.Name.Digest, v.now, v.login.names[0].old...); err == nil {
+			}, e.Name.Digest, v.now, v.login.names[0].old...)
+			if err == nil {
 				e.AccountSince = p.FirstSeen
 			}
+			g.place(&e, cmp.Or(id.TimeZone, p.TimeZone))
 		}
 		if verdict, _ := v.after(e); !v.login.judged {
 			v.concludeLogin(verdict, true, e)

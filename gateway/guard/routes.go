@@ -238,6 +238,7 @@ func (v *visit) requestEvents(q *counted, outcome detectors.Outcome) []detectors
 	e.Fingerprint = e.Client.Fingerprint()
 	if s := v.session; s != nil {
 		e.Account, e.Organization, e.Session = detectors.Account(s.Subject), detectors.Organization(s.Organization), s.ID
+		v.guard.place(&e, v.guard.zoneOf(v.r.Context(), e.Account))
 	}
 	if len(q.targets) == 0 {
 		return []detectors.Event{e}

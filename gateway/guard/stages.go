@@ -40,7 +40,7 @@ func (c *Core) concluded(ctx context.Context, stage rules.Stage, e detectors.Eve
 // would have last.
 func (v *visit) foreseen(stage rules.Stage, e detectors.Event, m means) policies.Verdict {
 	g := v.guard
-	e = g.Detectors.Facts(e)
+	e = g.facts(e)
 	signals := g.Detectors.Assess(e)
 	found := g.evaluate(stage, e, signals, m)
 	v.register(found, e)
@@ -221,9 +221,11 @@ func (v *visit) message() detectors.Event {
 // of says of e whose session it is about, and by what device.
 func (v *visit) of(e *detectors.Event, s *auth.Session) {
 	e.Account, e.Organization, e.Session = detectors.Account(s.Subject), detectors.Organization(s.Organization), s.ID
-	if p, known, err := v.guard.Directory.BySubject(v.r.Context(), s.Subject); err == nil && known {
+	p, known, err := v.guard.Directory.BySubject(v.r.Context(), s.Subject)
+	if err == nil && known {
 		e.AccountSince = p.FirstSeen
 	}
+	v.guard.place(e, p.TimeZone)
 	if device, err := v.device(s.Subject); err == nil {
 		e.Device = device
 	}

@@ -104,7 +104,7 @@ func known(e detectors.Event) detectors.Event {
 		return detectors.Event{}
 	}
 	if e.Kind == detectors.Login && e.Outcome == detectors.Success {
-		e.Organization, e.Session, e.Password.Typo = "", "", false // whom the backend named, and what that told
+		e.Organization, e.Shift, e.Session, e.Password.Typo = "", 0, "", false // whom the backend named, and what that told
 		if e.AccountSince.IsZero() || !e.AccountSince.Before(e.Time) {
 			e.Account, e.Existence = "", detectors.Unsure // nobody knew the account
 		}
