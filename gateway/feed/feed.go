@@ -64,6 +64,8 @@ type Attempt struct {
 	Correct Tri  // whether the password, or what stood for it, was right
 	Exists  Tri  // whether the name is of an account
 	TypoOf  bool // the log says that a wrong password was a slip; Event.Password.Typo
+
+	zone *time.Location // where the clock is that Event shows
 }
 
 // Options say how a log is read. The zero value is a good one for jsonl and sshd.
@@ -76,6 +78,9 @@ type Options struct {
 	// latest that does not put the stamp after Now.
 	Year int
 	Now  time.Time // zero: time.Now()
+
+	// Zone is where the clock is of attempts of which the log does not say it; nil: at UTC.
+	Zone *time.Location
 
 	// Routes are the log-ins in Caddy's log, "METHOD PATH" each; a * at the end of the
 	// path stands for any rest, and * as method for any. Success and Failure are the
@@ -101,7 +106,8 @@ type Reader struct {
 	o      Options
 	counts Counts
 	buffer buffer
-	done   error // what ended the input
+	zones  map[string]*time.Location // by names that were read, up to zonesMax; nil: there is none
+	done   error                     // what ended the input
 }
 
 // parser reads one kind of log.
@@ -122,7 +128,10 @@ func Open(r io.Reader, format string, o Options) (*Reader, error) {
 	if o.Now.IsZero() {
 		o.Now = time.Now()
 	}
-	reader := &Reader{lines: newLines(r), o: o}
+	if o.Zone == nil {
+		o.Zone = time.UTC
+	}
+	reader := &Reader{lines: newLines(r), o: o, zones: map[string]*time.Location{}}
 	switch format {
 	case "jsonl":
 		reader.parser = jsonl{}
@@ -187,6 +196,9 @@ func (r *Reader) parse(line []byte) {
 		default:
 			a.ID = fmt.Appendf(nil, `"%d.%d"`, a.Line, part)
 		}
+		if a.zone == nil {
+			a.zone = r.o.Zone
+		}
 		a.complete()
 		if a.Event.Time.IsZero() {
 			a.at(r.buffer.unknown())
@@ -246,7 +258,7 @@ func (a *Attempt) complete() {
 		e.Source.Network = detectors.CountingNetwork(e.Source.Address)
 	}
 	e.Fingerprint = e.Client.Fingerprint()
-	e.StreamTime = e.Time
+	a.at(e.Time)
 }
 
 // setName takes a name as it was typed.

@@ -12,12 +12,15 @@ import (
 
 	"github.com/kidoban/kidoban/detectors"
 	"github.com/kidoban/kidoban/gateway/client"
+	"github.com/kidoban/kidoban/rules"
 )
 
 const (
 	maxID   = 256 // bytes
 	maxText = 256 // bytes of an identifier that is kept
 	ladder  = 48  // the highest popularity
+
+	zonesMax = 2048 // names of zones that are kept, more than there are
 )
 
 // jsonl reads JSON Lines: an object a line, with the fields below.
@@ -39,6 +42,7 @@ var fields = []field{
 	{[]string{"account", "account_id", "user_id"}, text(func(a *Attempt, s string) { a.Event.Account = detectors.Account(bounded(s)) })},
 	{[]string{"account_since"}, readSince},
 	{[]string{"organization", "organisation", "org", "tenant", "company"}, text(func(a *Attempt, s string) { a.Event.Organization = detectors.Organization(bounded(s)) })},
+	{[]string{"zone", "time_zone", "timezone", "tz"}, readZone},
 	{[]string{"exists", "user_exists", "account_exists"}, tri(func(a *Attempt, t Tri) { a.Exists = t })},
 	{[]string{"outcome", "result"}, readOutcome},
 	{[]string{"correct", "success", "password_correct"}, tri(func(a *Attempt, t Tri) { a.Correct = t })},
@@ -197,6 +201,26 @@ func sinceEpoch(s string, n float64) (time.Time, error) {
 	}
 	seconds, rest := math.Modf(n)
 	return time.Unix(int64(seconds), int64(math.Round(rest*1e6))*1e3), nil
+}
+
+func readZone(v json.RawMessage, a *Attempt, r *Reader) error {
+	if v[0] != '"' {
+		return errors.New("want a string")
+	}
+	name, err := scalar(v)
+	if err != nil {
+		return err
+	}
+	zone, ok := r.zones[name]
+	if !ok {
+		if zone, _ = rules.Zone(name); len(r.zones) < zonesMax && len(name) <= maxText {
+			r.zones[name] = zone
+		}
+	}
+	if a.zone = zone; zone == nil {
+		r.unsure("zone", name, "a name of the IANA database, such as Asia/Tokyo")
+	}
+	return nil
 }
 
 func readKey(v json.RawMessage, a *Attempt, _ *Reader) error {

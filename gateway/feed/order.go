@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/kidoban/kidoban/rules"
 )
 
 const (
@@ -88,7 +90,10 @@ func (b *buffer) waiting() *Attempt {
 	return old
 }
 
-func (a *Attempt) at(t time.Time) { a.Event.Time, a.Event.StreamTime = t, t }
+// at is when a happened, by the clock of its zone too.
+func (a *Attempt) at(t time.Time) {
+	a.Event.Time, a.Event.StreamTime, a.Event.Offset = t, t, rules.Ahead(a.zone, t)
+}
 
 // attempts is a heap, the earliest first.
 type attempts []*Attempt

@@ -38,7 +38,7 @@ func TestFromSpool(t *testing.T) {
 	first.AccountSince = first.Time
 	first.History.Capacity = 12
 	known := login(0, "known", "203.0.113.7", detectors.Success)
-	known.Session = "s"
+	known.Session, known.Offset, known.Shift = "s", 60, 480
 	factor := login(0, "known", "203.0.113.7", detectors.Success)
 	factor.Kind = detectors.Factor
 	message := login(0, "known", "203.0.113.7", detectors.Unknown)
@@ -56,7 +56,7 @@ func TestFromSpool(t *testing.T) {
 	if k := all[0].Known; k.Account != "" || k.Outcome != detectors.Unknown || k.History.Capacity != 12 || all[0].Event.Account != "newcomer" {
 		t.Errorf("a first log-in was known as %+v", k)
 	}
-	if k := all[1].Known; k.Account != "known" || k.Session != "" || k.Organization != "" {
+	if k := all[1].Known; k.Account != "known" || k.Session != "" || k.Organization != "" || k.Offset != 60 || k.Shift != 0 || all[1].Event.Shift != 480 {
 		t.Errorf("a log-in was known as %+v", k)
 	}
 	if k := all[2].Known; k.Kind != "" {

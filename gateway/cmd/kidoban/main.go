@@ -2,6 +2,8 @@
 package main
 
 import (
+	_ "time/tzdata" // time zones are known on every machine
+
 	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 
