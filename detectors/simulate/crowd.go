@@ -48,7 +48,7 @@ func (c *crowd) history(w *town, learn func(*detectors.Event)) {
 			e := detectors.Event{
 				Time: w.start.AddDate(0, 0, -1-k).Add(-time.Duration(r.IntN(7200)) * time.Second), Kind: detectors.Session, Outcome: detectors.Success,
 				Account: w.account(who), AccountSince: w.since(who), Organization: w.organization(who), Name: detectors.Name{Digest: w.name(who)},
-				Client: programs[w.program(who)].client, Device: detectors.Device{ID: w.device(who), State: detectors.Trusted},
+				Client: programs[w.program(who)].client, Device: detectors.Device{ID: w.device(who), State: detectors.Trusted}, Offset: ahead,
 				Source: c.places[r.IntN(len(c.places))].source(),
 			}
 			e.Fingerprint = e.Client.Fingerprint()

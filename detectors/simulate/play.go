@@ -214,7 +214,7 @@ func (p *play) later(t try, d time.Duration) {
 func (p *play) event(t *try) detectors.Event {
 	p.events++
 	e := detectors.Event{
-		Key: detectors.EventKey{Node: "sim", Incarnation: 1, Sequence: p.events}, Time: t.at, StreamTime: t.at, Kind: detectors.Login, Route: detectors.LoginRoute,
+		Key: detectors.EventKey{Node: "sim", Incarnation: 1, Sequence: p.events}, Time: t.at, StreamTime: t.at, Offset: ahead, Kind: detectors.Login, Route: detectors.LoginRoute,
 		Name: detectors.Name{Digest: t.name}, Source: t.where.source(), Client: t.client, Fingerprint: t.client.Fingerprint(), Password: facts(t.password),
 	}
 	if t.who >= 0 && t.name == p.town.name(t.who) && p.town.known(t.who) {

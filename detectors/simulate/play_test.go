@@ -65,6 +65,9 @@ type listener struct {
 }
 
 func (l *listener) hear(what string, e *detectors.Event) {
+	if ahead := e.Local().Sub(e.Time); ahead != 9*time.Hour {
+		l.t.Fatalf("%s an attempt clocks are ahead of UTC by %s, want as in Tokyo", what, ahead)
+	}
 	text, err := json.Marshal(e)
 	if err != nil {
 		l.t.Fatal(err)

@@ -104,6 +104,10 @@ func newTown(t Town, seed uint64, start time.Time) *town {
 	return w
 }
 
+// ahead is by how many minutes the clocks of Asia/Tokyo, which are never put forward or
+// back, are ahead of UTC.
+const ahead = 9 * 60
+
 // holidays are days of Japan with hardly anybody at work, month and day.
 var holidays = []int{101, 102, 103, 211, 223, 321, 429, 503, 504, 505, 720, 811, 921, 923, 1012, 1103, 1123, 1230, 1231}
 
@@ -112,7 +116,7 @@ func (w *town) shape(at time.Time) float64 {
 	if w.Flat {
 		return 1
 	}
-	local := at.UTC().Add(9 * time.Hour)
+	local := at.UTC().Add(ahead * time.Minute)
 	hour := (int(local.Weekday())+6)%7*24 + local.Hour()
 	next := w.curve[(hour+1)%len(w.curve)]
 	f := float64(local.Minute()) / 60
@@ -268,7 +272,7 @@ func (w *town) history(learn func(*detectors.Event)) {
 			e := detectors.Event{
 				Time: w.start.AddDate(0, 0, -1-k).Add(-time.Duration(r.IntN(3600)) * time.Second), Kind: detectors.Session, Outcome: detectors.Success,
 				Account: w.account(i), AccountSince: w.since(i), Organization: w.organization(i), Name: detectors.Name{Digest: w.name(i)},
-				Client: programs[w.program(i)].client, Device: detectors.Device{ID: w.device(i), State: detectors.Trusted},
+				Client: programs[w.program(i)].client, Device: detectors.Device{ID: w.device(i), State: detectors.Trusted}, Offset: ahead,
 			}
 			e.Source = p.source()
 			e.Fingerprint = e.Client.Fingerprint()
