@@ -7,7 +7,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
+	"sync/atomic"
 
 	"go.uber.org/zap"
 
@@ -36,9 +38,8 @@ func openHistory(dataDir string) history {
 // refused, must leave no trace.
 type reader struct{ *watch.Keeper }
 
-func (reader) Good(string, []byte) error       { return nil }
-func (reader) GoodAll(map[string][]byte) error { return nil }
-func (reader) Forget(string) error             { return nil }
+func (reader) Good(string, []byte) error { return nil }
+func (reader) Forget(string) error       { return nil }
 
 // ownPolicies is the folder of the installation's own policy and presets, empty if
 // there is none.
@@ -104,10 +105,11 @@ func decoys(core *guard.Core, names []string) func(detectors.Digest) bool {
 type files struct {
 	history history
 
-	mu     sync.Mutex         // held while files are read; guards all below
-	apps   []*App             // that hold the runtime, the latest last
-	faults []error            // what was left out
-	stop   context.CancelFunc // of the watcher
+	mu   sync.Mutex         // held while files are read; guards apps and stop
+	apps []*App             // that hold the runtime, the latest last
+	stop context.CancelFunc // of the watcher
+
+	faults atomic.Pointer[[]error] // what was left out; not behind mu, since who asks for health does not wait for files
 }
 
 // configure applies what may change with a reload: the logger, rules, policy,
@@ -202,33 +204,52 @@ func (rt *runtime) reread(a *App) {
 	}
 }
 
+// readLocked has what files say in force first, and then keeps the good versions: a
+// disk takes its time.
 func (rt *runtime) readLocked(a *App) {
+	goodRules, goodPolicies := rt.files.history.rules.Later(), rt.files.history.policies.Later()
 	old := rt.core.Rules.Load()
 	known := old
 	if known == nil {
 		known = a.checked
 	}
-	set, faults := a.loadRules(rt.files.history.rules, known)
+	set, faults := a.loadRules(goodRules, known)
 	a.checked = nil
 	set.Adopt(old)
 	rt.core.Rules.Store(set)
-	faults = append(faults, a.loadPolicies(rt.core, rt.files.history.policies)...)
+	faults = append(faults, a.loadPolicies(rt.core, goodPolicies)...)
 	rt.core.UseClocks(a.policy.Clocks())
 	rt.core.Detectors.SetDecoys(decoys(rt.core, a.policy.Decoys))
+	rt.files.leftOut(faults, a.cautions)
+	for _, keeping := range []error{goodRules.Keep(), goodPolicies.Keep()} {
+		if keeping != nil {
+			faults = append(faults, fmt.Errorf("what is in force is not all remembered for the day it goes bad: %w", keeping))
+		}
+	}
+	rt.files.leftOut(faults, a.cautions)
 	for _, fault := range faults {
 		a.logger.Error("left out", zap.Error(fault))
 	}
 	if err := rt.places.Use(a.GeoIP); err != nil {
 		a.logger.Error("left out", zap.Error(err))
 	}
-	rt.files.faults = append(faults, a.cautions...)
+}
+
+// leftOut tells from now on what was left out, and cautions.
+func (f *files) leftOut(faults, cautions []error) {
+	all := slices.Concat(faults, cautions)
+	f.faults.Store(&all)
 }
 
 // faulty is what was left out of the configuration, and why.
 func (rt *runtime) faulty() []error {
-	rt.files.mu.Lock()
-	defer rt.files.mu.Unlock()
-	faults := append(rt.files.faults[:len(rt.files.faults):len(rt.files.faults)], rt.core.Rules.Load().Errors()...)
+	var faults []error
+	if left := rt.files.faults.Load(); left != nil {
+		faults = slices.Clone(*left)
+	}
+	if set := rt.core.Rules.Load(); set != nil {
+		faults = append(faults, set.Errors()...)
+	}
 	for _, f := range rt.places.Status() {
 		if f.Fault != nil {
 			faults = append(faults, f.Fault)

@@ -50,9 +50,10 @@ type compiled struct {
 func Load(fsys fs.FS) (*Set, []error) { return load(fsys, noHistory{}, nil) }
 
 // History remembers the last good version of files, as watch.Keeper of the gateway
-// does.
+// does; or watch.Later, which takes notes while files are loaded and keeps them once
+// the rules are in force.
 type History interface {
-	// Good remembers content as the last good version of a file, durably when it returns.
+	// Good remembers content as the last good version of a file.
 	Good(name string, content []byte) error
 	// LastGood is what Good remembered, and its SHA-256 in hex.
 	LastGood(name string) (content []byte, hash string, ok bool)
@@ -80,27 +81,6 @@ func Reload(old *Set, fsys fs.FS, h History) (*Set, []error) {
 	return load(fsys, h, old)
 }
 
-// manyHistory is a [History] that is spared work where many files are good at once.
-type manyHistory interface {
-	GoodAll(files map[string][]byte) error
-}
-
-// remember has h keep what is good.
-func remember(h History, good map[string][]byte) (faults []error) {
-	if many, ok := h.(manyHistory); ok {
-		if err := many.GoodAll(good); err != nil {
-			faults = append(faults, fmt.Errorf("some rules are in force, but not remembered for the day they go bad: %w", err))
-		}
-		return faults
-	}
-	for _, name := range slices.Sorted(maps.Keys(good)) {
-		if err := h.Good(name, good[name]); err != nil {
-			faults = append(faults, fmt.Errorf("%s: is in force, but not remembered for the day it goes bad: %w", name, err))
-		}
-	}
-	return faults
-}
-
 // noHistory remembers nothing.
 type noHistory struct{}
 
@@ -122,7 +102,6 @@ func load(fsys fs.FS, h History, old *Set) (*Set, []error) {
 		names = slices.DeleteFunc(h.Names(), isList)
 	}
 	var rules []*compiled
-	good := map[string][]byte{}
 	owner := map[ID]string{}
 	read := func(name string, content []byte) (*compiled, []error) {
 		rule, errs := l.load(name, content)
@@ -140,7 +119,9 @@ func load(fsys fs.FS, h History, old *Set) (*Set, []error) {
 		} else if content, err := readFile(fsys, name); err != nil {
 			errs = []error{fmt.Errorf("%s: reading the rule: %w", name, err)}
 		} else if rule, errs = read(name, content); len(errs) == 0 {
-			good[name] = content
+			if err := h.Good(name, content); err != nil {
+				faults = append(faults, fmt.Errorf("%s: is in force, but not remembered for the day it goes bad: %w", name, err))
+			}
 		}
 		if len(errs) > 0 {
 			rule = nil
@@ -164,7 +145,6 @@ func load(fsys fs.FS, h History, old *Set) (*Set, []error) {
 			rules = append(rules, rule)
 		}
 	}
-	faults = append(faults, remember(h, good)...)
 	if !unread {
 		for _, name := range h.Names() {
 			if !slices.Contains(names, name) && !isList(name) {
