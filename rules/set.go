@@ -22,7 +22,7 @@ type Set struct {
 	rules    []*compiled         // by severity, then id
 	counters map[string]*counter // by identity; equal ones are kept once
 	order    []*counter          // the same, in the order of first use
-	asked    map[Stage]bool      // where some rule is
+	asked    []Stage             // where some rule is
 
 	plain   *language // of the rules that ask no list
 	listing string    // digest of the lists that the others ask
@@ -331,7 +331,7 @@ func (r *draft) try(c *compiled) {
 
 // newSet joins rules. Equal counters become one.
 func newSet(rules []*compiled) *Set {
-	s := &Set{rules: rules, counters: map[string]*counter{}, asked: map[Stage]bool{}}
+	s := &Set{rules: rules, counters: map[string]*counter{}}
 	slices.SortFunc(s.rules, func(a, b *compiled) int {
 		if c := slices.Index(severities, a.Severity) - slices.Index(severities, b.Severity); c != 0 {
 			return c
@@ -339,7 +339,9 @@ func newSet(rules []*compiled) *Set {
 		return strings.Compare(string(a.ID), string(b.ID))
 	})
 	for _, r := range s.rules {
-		s.asked[r.On] = true
+		if !s.Asks(r.On) {
+			s.asked = append(s.asked, r.On)
+		}
 		r.counters = make(map[string]int, len(r.Count))
 		for _, name := range slices.Sorted(maps.Keys(r.Count)) {
 			spec := r.Count[name]

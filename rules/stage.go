@@ -1,10 +1,14 @@
 package rules
 
-import "github.com/kidoban/kidoban/detectors"
+import (
+	"slices"
+
+	"github.com/kidoban/kidoban/detectors"
+)
 
 // Asks reports whether some rule is asked at a stage: without one nobody need prepare
 // the question.
-func (s *Set) Asks(stage Stage) bool { return s.asked[stage] }
+func (s *Set) Asks(stage Stage) bool { return slices.Contains(s.asked, stage) }
 
 // about reports whether rules are asked about events of a kind at s, and whether that is
 // before they are counted. An operator's act is a request, and was done by then.

@@ -18,6 +18,7 @@ import (
 	"github.com/kidoban/kidoban/gateway/limits"
 	"github.com/kidoban/kidoban/gateway/storage"
 	"github.com/kidoban/kidoban/policies"
+	"github.com/kidoban/kidoban/rules"
 )
 
 // benchCore is a core over a database of its own.
@@ -102,6 +103,48 @@ func BenchmarkKnownSession(b *testing.B) {
 	}
 }
 
+// BenchmarkStages is what the stages request and message cost of a request: where no rule
+// is asked there, which is to be less than 50 ns, and under the rules that ship, of which
+// some are asked at request. How long a whole request takes is in BenchmarkKnownSession.
+func BenchmarkStages(b *testing.B) {
+	core := benchCore(b)
+	preset, err := policies.LoadBackend("hostile", os.DirFS("testdata/backends"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	ships := core.Rules.Load()
+	none := ships.Only(func(r rules.Rule) bool { return r.On != rules.Request && r.On != rules.Message })
+	if !ships.Asks(rules.Request) || none.Asks(rules.Request) || none.Asks(rules.Message) || len(none.Rules()) < 10 {
+		b.Fatalf("of %d rules that ship %d are not asked at these stages", len(ships.Rules()), len(none.Rules()))
+	}
+	g := guard.New(core, guard.Config{Backend: preset})
+	peer := guard.Peer{Address: "203.0.113.7"}
+	page, _ := g.Stages(httptest.NewRequest("GET", "/v2/rooms/1/messages", nil), peer)
+	message, _ := g.Stages(httptest.NewRequest("POST", "/messages", strings.NewReader("{}")), peer)
+	_, mint := g.Stages(httptest.NewRequest("POST", "/tokens", strings.NewReader("{}")), peer)
+	for _, bench := range []struct {
+		name string
+		set  *rules.Set
+		ask  func() bool
+	}{
+		{"nobody asks/a page", none, page},
+		{"nobody asks/a message", none, message},
+		{"nobody asks/a token", none, mint},
+		{"shipped/a page", ships, page},
+		{"shipped/a token", ships, mint},
+	} {
+		b.Run(bench.name, func(b *testing.B) {
+			core.Rules.Store(bench.set)
+			b.ReportAllocs()
+			for b.Loop() {
+				if !bench.ask() {
+					b.Fatal("it does not go on")
+				}
+			}
+		})
+	}
+}
+
 type discard struct{ header http.Header }
 
 func (d *discard) Header() http.Header         { return d.header }
@@ -114,7 +157,7 @@ func (d *discard) Write(p []byte) (int, error) { return len(p), nil }
 func BenchmarkIngress(b *testing.B) {
 	ctx := context.Background()
 	core := benchCore(b)
-	preset, err := policies.LoadBackend("chatcore", nil)
+	preset, err := policies.LoadBackend("hostile", os.DirFS("testdata/backends"))
 	if err != nil {
 		b.Fatal(err)
 	}

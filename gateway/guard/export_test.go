@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/kidoban/kidoban/detectors"
+	"github.com/kidoban/kidoban/rules"
 )
 
 // SetPatience sets how long an act waits for its entry.
@@ -32,6 +33,21 @@ func (g *Guard) Ingress(r *http.Request, peer Peer) bool {
 	clean(r)
 	v.classify()
 	return v.admit() == nil && v.authenticate() == nil && v.session != nil
+}
+
+// Stages looks at a request as far as its class, and returns what asks rules about it on
+// its way to the backend: at the stages of an ordinary request, and at stage request as if
+// the request were one that is counted. Each reports whether the request goes on.
+func (g *Guard) Stages(r *http.Request, peer Peer) (ordinary, request func() bool) {
+	v := &visit{guard: g, r: r, peer: peer, now: g.Now(), source: g.source(peer)}
+	v.classify()
+	ordinary = func() bool {
+		counted, _ := g.serveCounted(nil, v)
+		message, _ := g.serveMessage(nil, v)
+		return !counted && !message
+	}
+	q := &counted{class: v.class}
+	return ordinary, func() bool { return v.ruled(q, false).Action == rules.Allow }
 }
 
 // PasswordFacts is what detectors are told of a password.

@@ -81,11 +81,11 @@ func (q *counted) reader(g *Guard) attempt.Reader {
 // say nothing about anybody else. The targets come then. Where answers are uniform
 // nobody hears that theirs are empty: it would tell that others asked.
 func (g *Guard) serveCounted(w http.ResponseWriter, v *visit) (done bool, err error) {
-	began := time.Now()
 	q := v.counts()
 	if q == nil {
 		return false, nil
 	}
+	began := time.Now()
 	if q.asks && (q.form.Uniform || q.buckets.target.Burst > 0) {
 		if refusal := v.readTargets(q); refusal != nil {
 			return true, refusal.write(w, v.r)
