@@ -54,10 +54,11 @@ func (v *visit) counts() *counted {
 	if class == detectors.Other && v.method == v.r.Method {
 		return nil
 	}
-	if g.routes[class] == nil && v.method != v.r.Method {
-		class = g.backend.Class(v.r.Method, v.path) // a backend may not follow the override
-	}
 	buckets := g.routes[class]
+	if buckets == nil && v.method != v.r.Method {
+		class = g.backend.Class(v.r.Method, v.path) // a backend may not follow the override
+		buckets = g.routes[class]
+	}
 	if buckets == nil {
 		return nil
 	}
