@@ -12,7 +12,11 @@ func TestRulesScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("HOME", e.WorkDir)
+			e.Values[gateOf{}] = new(scriptGate)
 			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"gate": scriptStart(t), "login": scriptLogin, "inforce": awaitRule,
 		},
 	})
 }
