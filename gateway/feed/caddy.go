@@ -124,7 +124,9 @@ func (p *caddy) parse(line []byte, r *Reader, emit func(Attempt)) error {
 		address = e.Request.RemoteAddr
 	}
 	if !a.setAddress(address) {
-		r.unsure("client_ip", address, "an IPv4 or IPv6 address")
+		if err := r.unsure("client_ip", address, "an IPv4 or IPv6 address"); err != nil {
+			return err
+		}
 	}
 	if address == e.Request.RemoteIP && a.Event.Source.Port == 0 {
 		if _, port, ok := splitPort("h:" + e.Request.RemotePort); ok {

@@ -1,5 +1,6 @@
 // Package feed reads login attempts from logs: JSON Lines of one documented shape,
-// sshd's syslog lines, and Caddy's access log. README.md describes them.
+// sshd's syslog lines, and Caddy's access log. README.md describes them. Lines of JSON
+// may be other events besides.
 //
 // A [Reader] returns attempts in the order of their times, as detectors want them,
 // and reads as it goes: it holds at most 16,384 attempts, whatever the log's length.
@@ -49,7 +50,7 @@ func triOf(b bool) Tri {
 	return No
 }
 
-// Attempt is one login attempt of a log.
+// Attempt is one login attempt of a log, or another event (see Options.AllKinds).
 type Attempt struct {
 	// ID is what the log calls it, a string or number in JSON, and else the number of
 	// its line; the second and further attempts that one line stands for have the
@@ -73,6 +74,10 @@ type Options struct {
 	// Fault is told of each line that is passed over because it cannot be read, and of
 	// each value that is taken as unknown or changed; nil: nobody.
 	Fault func(line int, err error)
+
+	// AllKinds has the reader return every kind of event that lines of JSON may be, and
+	// not log-ins alone.
+	AllKinds bool
 
 	// Year is that of the first time stamp in a log of sshd that has no years; 0: the
 	// latest that does not put the stamp after Now.
@@ -107,6 +112,7 @@ type Reader struct {
 	counts Counts
 	buffer buffer
 	zones  map[string]*time.Location // by names that were read, up to zonesMax; nil: there is none
+	strict bool                      // the line at hand is one of JSON, and no log-in
 	done   error                     // what ended the input
 }
 
@@ -134,7 +140,7 @@ func Open(r io.Reader, format string, o Options) (*Reader, error) {
 	reader := &Reader{lines: newLines(r), o: o, zones: map[string]*time.Location{}}
 	switch format {
 	case "jsonl":
-		reader.parser = jsonl{}
+		reader.parser = jsonl{o.AllKinds}
 	case "sshd":
 		if o.Year < 0 || o.Year > 9999 {
 			return nil, fmt.Errorf("year %d: want 1 to 9999, or 0 to infer it", o.Year)
@@ -224,16 +230,26 @@ func (r *Reader) doubt(line int, err error) {
 	r.o.Fault(line, err)
 }
 
-// unsure tells that a value of the line at hand is taken as unknown.
-func (r *Reader) unsure(what string, value any, want string) {
+// unsure tells that a value of the line at hand is taken as unknown. Of a line that is
+// read strictly it is a fault, which is returned.
+func (r *Reader) unsure(what string, value any, want string) error {
+	if r.strict {
+		return fmt.Errorf("want %s", want)
+	}
 	r.doubt(r.counts.Lines, fmt.Errorf("%s %.80q: taken as unknown, want %s", what, fmt.Sprint(value), want))
+	return nil
 }
 
 // complete fills in what follows from what is known.
 func (a *Attempt) complete() {
 	e := &a.Event
-	e.Kind = detectors.Login
-	e.Route = cmp.Or(e.Route, detectors.LoginRoute)
+	e.Kind = cmp.Or(e.Kind, detectors.Login)
+	switch e.Kind {
+	case detectors.Login, detectors.Door:
+		e.Route = cmp.Or(e.Route, detectors.LoginRoute)
+	case detectors.Message:
+		e.Route = detectors.MessageRoute
+	}
 	switch {
 	case e.Outcome != "":
 	case a.Correct == Yes:

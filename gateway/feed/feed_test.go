@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/kidoban/kidoban/detectors"
 	"github.com/kidoban/kidoban/gateway/feed"
 )
 
@@ -64,6 +65,17 @@ func short(a feed.Attempt) string {
 	if !e.AccountSince.IsZero() {
 		add("since", e.AccountSince.UTC().Format(time.RFC3339))
 	}
+	if e.Kind != detectors.Login {
+		add("kind", string(e.Kind))
+		add("route", string(e.Route))
+		add("session", e.Session)
+		add("act", string(e.Act))
+		add("actor", e.Actor)
+		add("unproven", fmt.Sprint(e.Unproven))
+		add("size", fmt.Sprint(e.Size))
+		add("targets", fmt.Sprint(e.Targets))
+		add("ambiguous", fmt.Sprint(e.Ambiguous))
+	}
 	return s
 }
 
@@ -73,6 +85,7 @@ func TestLogs(t *testing.T) {
 		o            feed.Options
 	}{
 		{"office.jsonl", "jsonl", feed.Options{}},
+		{"events.jsonl", "jsonl", feed.Options{AllKinds: true}},
 		{"auth.log", "sshd", feed.Options{}},
 		{"rfc3339.log", "sshd", feed.Options{}},
 		{"access.log", "caddy", feed.Options{Routes: []string{"POST /login", "* /api/token/*"}}},

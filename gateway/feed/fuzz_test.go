@@ -6,6 +6,7 @@ import (
 	"os"
 	"testing"
 
+	"github.com/kidoban/kidoban/detectors"
 	"github.com/kidoban/kidoban/gateway/feed"
 )
 
@@ -41,7 +42,7 @@ func fuzz(f *testing.F, file, format string, o feed.Options) {
 			if e.Time.Unix() < 0 || !e.Time.Equal(e.StreamTime) {
 				t.Fatalf("attempt %d: time %s, stream time %s", i, e.Time, e.StreamTime)
 			}
-			for _, text := range []string{string(e.Account), string(e.Organization), e.Device.ID, e.Client.JA4, e.Client.Family, e.Client.Headers, e.Key.Node, e.Credential} {
+			for _, text := range []string{string(e.Account), string(e.Organization), e.Device.ID, e.Client.JA4, e.Client.Family, e.Client.Headers, e.Key.Node, e.Credential, e.Session, string(e.Act), e.Actor, string(e.Route)} {
 				if len(text) > 300 {
 					t.Fatalf("attempt %d keeps %d bytes: %.40q", i, len(text), text)
 				}
@@ -51,6 +52,9 @@ func fuzz(f *testing.F, file, format string, o feed.Options) {
 			}
 			if e.Source.Address.IsValid() != e.Source.Network.IsValid() || e.Source.Address.Zone() != "" || e.Source.Address.Is4In6() {
 				t.Fatalf("attempt %d is from %s in %s", i, e.Source.Address, e.Source.Network)
+			}
+			if e.Kind == "" || e.Outcome == "" || e.Size < 0 || e.Targets < 0 || !o.AllKinds && e.Kind != detectors.Login {
+				t.Fatalf("attempt %d is %+v", i, e)
 			}
 			if _, err := json.Marshal(e); err != nil {
 				t.Fatalf("attempt %d: %v", i, err)
@@ -69,6 +73,8 @@ func fuzz(f *testing.F, file, format string, o feed.Options) {
 }
 
 func FuzzJSONL(f *testing.F) { fuzz(f, "office.jsonl", "jsonl", feed.Options{}) }
+
+func FuzzEvents(f *testing.F) { fuzz(f, "events.jsonl", "jsonl", feed.Options{AllKinds: true}) }
 
 func FuzzSSHD(f *testing.F) { fuzz(f, "auth.log", "sshd", feed.Options{}) }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,43 +25,72 @@ const (
 )
 
 // jsonl reads JSON Lines: an object a line, with the fields below.
-type jsonl struct{}
+type jsonl struct{ all bool } // kinds; else log-ins alone
 
 // field is one of the fields of a line. The first of its names that has a value
 // counts; null and "" are none.
 type field struct {
 	names []string
+	of    []detectors.Kind // those that have it; see has
 	read  func(v json.RawMessage, a *Attempt, r *Reader) error
 }
 
+// Which kinds of events have a field. Those of logins are read of log-ins alone, and the
+// last ones of all others: a log of log-ins may have fields of these names that mean
+// something else.
+var (
+	every    []detectors.Kind // nil
+	logins   = []detectors.Kind{detectors.Login}
+	named    = []detectors.Kind{detectors.Login, detectors.Request}
+	routed   = []detectors.Kind{detectors.Login, detectors.Door, detectors.Session, detectors.Request, detectors.Message}
+	others   = otherKinds
+	acted    = []detectors.Kind{detectors.Session, detectors.Operator}
+	bodies   = []detectors.Kind{detectors.Request, detectors.Message}
+	messages = []detectors.Kind{detectors.Message}
+	requests = []detectors.Kind{detectors.Door, detectors.Session, detectors.Request, detectors.Message}
+	doors    = []detectors.Kind{detectors.Door}
+	proofs   = []detectors.Kind{detectors.Door, detectors.Session}
+)
+
+// has reports whether events of a kind have f.
+func (f *field) has(kind detectors.Kind) bool { return f.of == nil || slices.Contains(f.of, kind) }
+
 var fields = []field{
-	{[]string{"id", "event_id", "request_id"}, readID},
-	{[]string{"time", "timestamp", "ts", "@timestamp", "created_at"}, readTime},
-	{[]string{"key"}, readKey},
-	{[]string{"kind"}, readKind},
-	{[]string{"name", "username", "user_name", "user", "login", "email"}, text((*Attempt).setName)},
-	{[]string{"account", "account_id", "user_id"}, text(func(a *Attempt, s string) { a.Event.Account = detectors.Account(bounded(s)) })},
-	{[]string{"account_since"}, readSince},
-	{[]string{"organization", "organisation", "org", "tenant", "company"}, text(func(a *Attempt, s string) { a.Event.Organization = detectors.Organization(bounded(s)) })},
-	{[]string{"zone", "time_zone", "timezone", "tz"}, readZone},
-	{[]string{"exists", "user_exists", "account_exists"}, tri(func(a *Attempt, t Tri) { a.Exists = t })},
-	{[]string{"outcome", "result"}, readOutcome},
-	{[]string{"correct", "success", "password_correct"}, tri(func(a *Attempt, t Tri) { a.Correct = t })},
-	{[]string{"address", "ip", "src_ip", "source_ip", "client_ip", "remote_ip", "remote_addr", "ip_address"}, readAddress},
-	{[]string{"asn"}, readASN},
-	{[]string{"country", "country_code"}, readCountry},
-	{[]string{"ua", "user_agent", "useragent"}, readUserAgent},
-	{[]string{"ja4"}, text(func(a *Attempt, s string) { a.Event.Client.JA4 = bounded(s) })},
-	{[]string{"headers", "header_set"}, readHeaders},
-	{[]string{"device", "device_id", "cookie", "device_cookie"}, readDevice},
-	{[]string{"password_digest", "password_hash"}, text(func(a *Attempt, s string) { a.Event.Password.Digest = digest("password", s) })},
-	{[]string{"typo", "typo_flag", "is_typo"}, tri(func(a *Attempt, t Tri) { a.TypoOf = t == Yes })},
-	{[]string{"breached"}, tri(func(a *Attempt, t Tri) { a.Event.Password.Breached = t == Yes })},
-	{[]string{"popularity"}, readPopularity},
-	{[]string{"route"}, readRoute},
+	{[]string{"id", "event_id", "request_id"}, every, readID},
+	{[]string{"time", "timestamp", "ts", "@timestamp", "created_at"}, every, readTime},
+	{[]string{"key"}, every, readKey},
+	{[]string{"kind"}, every, func(json.RawMessage, *Attempt, *Reader) error { return nil }}, // read first
+	{[]string{"name", "username", "user_name", "user", "login", "email"}, named, text((*Attempt).setName)},
+	{[]string{"account", "account_id", "user_id"}, every, text(func(a *Attempt, s string) { a.Event.Account = detectors.Account(bounded(s)) })},
+	{[]string{"account_since"}, every, readSince},
+	{[]string{"organization", "organisation", "org", "tenant", "company"}, every, text(func(a *Attempt, s string) { a.Event.Organization = detectors.Organization(bounded(s)) })},
+	{[]string{"zone", "time_zone", "timezone", "tz"}, every, readZone},
+	{[]string{"exists", "user_exists", "account_exists"}, logins, tri(func(a *Attempt, t Tri) { a.Exists = t })},
+	{[]string{"outcome", "result"}, every, readOutcome},
+	{[]string{"correct", "success", "password_correct"}, logins, tri(func(a *Attempt, t Tri) { a.Correct = t })},
+	{[]string{"address", "ip", "src_ip", "source_ip", "client_ip", "remote_ip", "remote_addr", "ip_address"}, every, readAddress},
+	{[]string{"asn"}, every, readASN},
+	{[]string{"country", "country_code"}, every, readCountry},
+	{[]string{"ua", "user_agent", "useragent"}, every, readUserAgent},
+	{[]string{"ja4"}, every, text(func(a *Attempt, s string) { a.Event.Client.JA4 = bounded(s) })},
+	{[]string{"headers", "header_set"}, every, readHeaders},
+	{[]string{"device", "device_id", "cookie", "device_cookie"}, every, readDevice},
+	{[]string{"password_digest", "password_hash"}, logins, text(func(a *Attempt, s string) { a.Event.Password.Digest = digest("password", s) })},
+	{[]string{"typo", "typo_flag", "is_typo"}, logins, tri(func(a *Attempt, t Tri) { a.TypoOf = t == Yes })},
+	{[]string{"breached"}, logins, tri(func(a *Attempt, t Tri) { a.Event.Password.Breached = t == Yes })},
+	{[]string{"popularity"}, logins, readPopularity},
+	{[]string{"route"}, routed, readRoute},
+	{[]string{"session", "session_id"}, others, text(func(a *Attempt, s string) { a.Event.Session = bounded(s) })},
+	{[]string{"act"}, acted, text(func(a *Attempt, s string) { a.Event.Act = detectors.Act(bounded(s)) })},
+	{[]string{"actor"}, acted, readActor},
+	{[]string{"credential"}, proofs, text(func(a *Attempt, s string) { a.Event.Credential = bounded(s) })},
+	{[]string{"unproven"}, doors, tri(func(a *Attempt, t Tri) { a.Event.Unproven = t == Yes })},
+	{[]string{"size"}, bodies, readSize},
+	{[]string{"targets"}, messages, readTargets},
+	{[]string{"ambiguous"}, requests, tri(func(a *Attempt, t Tri) { a.Event.Ambiguous = t == Yes })},
 }
 
-func (jsonl) parse(line []byte, r *Reader, emit func(Attempt)) error {
+func (p jsonl) parse(line []byte, r *Reader, emit func(Attempt)) error {
 	var values map[string]json.RawMessage
 	if err := json.Unmarshal(line, &values); err != nil {
 		return fmt.Errorf("not a JSON object: %w", err)
@@ -68,19 +98,40 @@ func (jsonl) parse(line []byte, r *Reader, emit func(Attempt)) error {
 	if values == nil {
 		return errors.New("not a JSON object: null")
 	}
+	kind, err := kindOf(values)
+	if err != nil {
+		return err
+	}
+	r.strict = kind != detectors.Login
+	if r.strict && !p.all {
+		return errIgnored
+	}
+	if r.strict {
+		if err := strict(kind, values); err != nil {
+			return err
+		}
+	}
 	var a Attempt
-	for _, f := range fields {
+	a.Event.Kind = kind
+	for i := range fields {
+		f := &fields[i]
+		if !f.has(kind) {
+			continue
+		}
 		for _, name := range f.names {
 			v := values[name]
-			if len(v) == 0 || string(v) == "null" || string(v) == `""` {
+			if absent(v) {
 				continue
 			}
-			if err := f.read(v, &a, r); err == errIgnored {
-				return err
-			} else if err != nil {
+			if err := f.read(v, &a, r); err != nil {
 				return fmt.Errorf("%s %.80s: %w", name, v, err)
 			}
 			break
+		}
+	}
+	if r.strict {
+		if err := whole(&a); err != nil {
+			return err
 		}
 	}
 	emit(a)
@@ -235,14 +286,6 @@ func readKey(v json.RawMessage, a *Attempt, _ *Reader) error {
 	return err
 }
 
-func readKind(v json.RawMessage, _ *Attempt, _ *Reader) error {
-	s, err := scalar(v)
-	if err == nil && s != string(detectors.Login) {
-		return errIgnored
-	}
-	return err
-}
-
 func readOutcome(v json.RawMessage, a *Attempt, r *Reader) error {
 	s := strings.Trim(string(v), `"`)
 	switch {
@@ -254,7 +297,7 @@ func readOutcome(v json.RawMessage, a *Attempt, r *Reader) error {
 		a.Event.Outcome = detectors.Refused
 	case oneOf(s, "unknown", "aborted"):
 	case v[0] == '"':
-		r.unsure("outcome", s, "success, failure, refused or unknown")
+		return r.unsure("outcome", s, "success, failure, refused or unknown")
 	default:
 		return errors.New("want success, failure, refused or unknown")
 	}
@@ -267,7 +310,7 @@ func readAddress(v json.RawMessage, a *Attempt, r *Reader) error {
 	}
 	s, err := scalar(v)
 	if err == nil && !a.setAddress(strings.TrimSpace(s)) {
-		r.unsure("address", s, "an IPv4 or IPv6 address, with a port or without")
+		err = r.unsure("address", s, "an IPv4 or IPv6 address, with a port or without")
 	}
 	return err
 }
@@ -283,11 +326,9 @@ func readASN(v json.RawMessage, a *Attempt, r *Reader) error {
 	}
 	n, err := strconv.ParseUint(digits, 10, 32)
 	if err != nil {
-		r.unsure("asn", s, `a number such as 64500 or "AS64500"`)
+		return r.unsure("asn", s, `a number such as 64500 or "AS64500"`)
 	}
-	if err == nil {
-		a.Event.Source.ASN = uint32(n)
-	}
+	a.Event.Source.ASN = uint32(n)
 	return nil
 }
 
@@ -303,7 +344,7 @@ func readCountry(v json.RawMessage, a *Attempt, r *Reader) error {
 	case err != nil:
 		return err
 	case !countryCode.MatchString(code):
-		r.unsure("country", s, "two letters of ISO 3166-1")
+		return r.unsure("country", s, "two letters of ISO 3166-1")
 	case code != "XX" && code != "ZZ": // both are in use for "not known"
 		a.Event.Source.Country = code
 	}
@@ -369,7 +410,7 @@ func readDevice(v json.RawMessage, a *Attempt, r *Reader) error {
 		}
 		if d.State = stateOf(state); d.State == detectors.NoDevice {
 			if d.ID = ""; state != "none" {
-				r.unsure("state of the device", state, "one of none, stranger, probation, trusted, forked")
+				return r.unsure("state of the device", state, "one of none, stranger, probation, trusted, forked")
 			}
 		}
 	case string(v) == "true":
@@ -409,15 +450,17 @@ func readPopularity(v json.RawMessage, a *Attempt, r *Reader) error {
 	}
 	n, err := strconv.ParseFloat(s, 64)
 	if err != nil || n != math.Trunc(n) || n < 0 || n > ladder {
-		r.unsure("popularity", s, "a whole number from 0 to 48")
-		return nil
+		return r.unsure("popularity", s, "a whole number from 0 to 48")
 	}
 	a.Event.Password.Popularity = int(n)
 	return nil
 }
 
-// A route that is no class is a path; what this package reads are log-ins.
+// A log-in's route that is no class is a path.
 func readRoute(v json.RawMessage, a *Attempt, _ *Reader) error {
+	if a.Event.Kind != detectors.Login {
+		return readClass(v, a)
+	}
 	s, err := scalar(v)
 	if err == nil && s == string(detectors.TokenMint) {
 		a.Event.Route = detectors.TokenMint

@@ -38,8 +38,8 @@ type Source interface {
 	Counts() Counts
 }
 
-// FromFeed is the log-ins that r reads. What a gate would have remembered meanwhile
-// is filled in, see [feed.Directory].
+// FromFeed is the events that r reads. What a gate would have remembered meanwhile
+// is filled in from the log-ins, see [feed.Directory].
 func FromFeed(r *feed.Reader) Source { return &fromFeed{reader: r} }
 
 type fromFeed struct {
@@ -61,9 +61,13 @@ func (s *fromFeed) Read(ctx context.Context, each func(*Recorded) error) error {
 		}
 		r := Recorded{Event: a.Event}
 		s.directory.Fill(&r.Event)
-		r.Known = r.Event
-		r.Known.Outcome = detectors.Unknown
-		if r.Event.Outcome == detectors.Success {
+		if r.Event.Kind != detectors.Login {
+			r.Known = known(r.Event)
+		} else {
+			r.Known = r.Event
+			r.Known.Outcome = detectors.Unknown
+		}
+		if in := r.Event.Kind == detectors.Login || r.Event.Kind == detectors.Door; in && r.Event.Outcome == detectors.Success && !r.Event.Unproven {
 			s.directory.Identify(&r.Event)
 			s.directory.Complete(&r.Event)
 		}

@@ -161,6 +161,73 @@ tests:
     expect: none
 `
 
+// Lines of all kinds are asked about at the stages of their kinds, with what log-ins
+// before them told of their accounts.
+func TestFromFeedOfAllKinds(t *testing.T) {
+	lines := `{"time":"2026-11-23T09:00:00Z","name":"hanako","account":"a1","device":"d","outcome":"success"}
+{"time":"2026-11-23T09:00:01Z","kind":"factor","account":"a1","device":"d","outcome":"failure"}
+{"time":"2026-11-23T09:00:02Z","kind":"factor","account":"a1","device":"d","outcome":"failure"}
+{"time":"2026-11-23T09:00:03Z","kind":"session","act":"ended","actor":"owner","account":"a1","session":"s"}
+{"time":"2026-11-23T09:00:04Z","kind":"request","route":"reset","name":"hanako","address":"192.0.2.7"}
+{"time":"2026-11-23T09:00:05Z","kind":"message","account":"a1","targets":40}
+{"time":"2026-11-23T09:00:06Z","kind":"operator","act":"decision.lift","actor":"alice"}
+{"kind":"weather"}
+`
+	rule := func(id, stage, when, hit, miss string) string {
+		return fmt.Sprintf(`id: %s
+title: An example
+severity: low
+owner: security-team
+reason: An example.
+review_by: 2027-05-31
+on: %s
+when: %s
+then:
+  - incident: {category: example, key: source.network}
+mode: shadow
+tests:
+  - {name: this, given: [%s], expect: match}
+  - {name: that, given: [%s], expect: none}
+`, id, stage, when, hit, miss)
+	}
+	texts := []string{
+		rule("try.factor", "factor", `outcome == "failure"`, "{kind: factor, outcome: failure}", "{kind: factor, outcome: success}"),
+		rule("try.session", "session", `act == "ended" && actor == "owner"`, "{kind: session, act: ended, actor: owner, outcome: success}", "{kind: session, act: begun, outcome: success}"),
+		rule("try.reset", "request", `route == "reset"`, "{kind: request, route: reset, outcome: unknown}", "{kind: request, route: signup, outcome: unknown}"),
+		rule("try.message", "message", `targets >= 40`, "{kind: message, targets: 40, outcome: unknown}", "{kind: message, targets: 2, outcome: unknown}"),
+		rule("try.operator", "request", `act == "decision.lift" && actor == "operator:alice"`, "{kind: operator, act: decision.lift, actor: \"operator:alice\", outcome: success}", "{kind: operator, act: decision.lift, outcome: success}"),
+	}
+	var faults []string
+	open := func() replay.Source {
+		reader, err := feed.Open(strings.NewReader(lines), "jsonl", feed.Options{AllKinds: true, Fault: func(line int, err error) { faults = append(faults, fmt.Sprintf("%d: %v", line, err)) }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return replay.FromFeed(reader)
+	}
+	all := read(t, open())
+	if len(all) != 7 || len(faults) != 1 || !strings.HasPrefix(faults[0], `8: kind "weather"`) {
+		t.Fatalf("%d events, faults %q", len(all), faults)
+	}
+	if f := all[1]; f.Known.Kind != "" || f.Event.AccountSince.IsZero() || f.Event.Device.State != detectors.Probation {
+		t.Errorf("a factor: %+v, known %+v", f.Event, f.Known)
+	}
+	for i, kind := range map[int]detectors.Kind{4: detectors.Request, 5: detectors.Message} {
+		if k := all[i].Known; k.Kind != kind || k.Account != "a1" || k.Outcome != detectors.Unknown {
+			t.Errorf("a %s was known as %+v", kind, k)
+		}
+	}
+	r := run(t, replay.Config{Source: open(), Old: load(t), New: load(t, texts...)})
+	hits := map[string]uint64{}
+	for _, x := range r.Rules {
+		hits[string(x.Rule)] = x.New
+	}
+	want := map[string]uint64{"try.factor": 2, "try.session": 1, "try.reset": 1, "try.message": 1, "try.operator": 1}
+	if fmt.Sprint(hits) != fmt.Sprint(want) {
+		t.Errorf("hits %v, want %v", hits, want)
+	}
+}
+
 // Lines that cannot be read are told by number and passed over; unknown fields are
 // ignored, and what is missing is unknown.
 func TestFromFeed(t *testing.T) {

@@ -51,7 +51,8 @@ when, whose names, accounts and organizations, how many of these proved benign l
 and what would be answered otherwise. Nothing is changed.
 
 Events come from
-	FILE    a file of log-ins as simulate verdicts reads it (--format), - for standard input
+	FILE    a file of log-ins as simulate verdicts reads it (--format), - for standard input;
+	        lines of JSON may be other kinds of events, as gateway/feed/README.md says
 	spool   what the gate of --data-dir keeps of the last days for its detectors
 	record  its record, for longer ago: log-ins that succeeded by account, the failed ones
 	        as sums, by network and without names
@@ -160,7 +161,7 @@ func (o *replayOptions) run(ctx context.Context) error {
 // source opens what --events names. done closes it.
 func (o *replayOptions) source(c *replay.Config) (s replay.Source, what string, done func(), err error) {
 	done = func() {}
-	o.feed.options.Fault = o.fault
+	o.feed.options.Fault, o.feed.options.AllKinds = o.fault, true
 	format := o.feed.format
 	var in io.Reader
 	switch o.events {
