@@ -31,3 +31,27 @@ func TestHashTellsSetsApart(t *testing.T) {
 		t.Error("there is a rule none")
 	}
 }
+
+// A list counts where rules ask it, with what it includes.
+func TestHashTellsListsApart(t *testing.T) {
+	asks := asking(t, "tor", "source.address", "source: 203.0.113.7")
+	files := func(more ...string) []string {
+		return append([]string{"a.yaml", asks, "lists/tor.networks", "203.0.113.7\ninclude more\n", "lists/more.networks", "192.0.2.1\n"}, more...)
+	}
+	one := load(t, files()...)
+	for what, other := range map[string]*rules.Set{
+		"another list":          load(t, files("lists/tor.networks", "203.0.113.7\n203.0.113.8\ninclude more\n")...),
+		"another included list": load(t, files("lists/more.networks", "192.0.2.2\n")...),
+	} {
+		if other.Hash() == one.Hash() {
+			t.Errorf("%s: the hash is the same", what)
+		}
+	}
+	if same := load(t, files("lists/unasked.asns", "64500\n")...); same.Hash() != one.Hash() || same.Fresh().Hash() != one.Hash() {
+		t.Error("a list that no rule asks counts")
+	}
+	exempt := edited(t, "then:", "except:\n  - {list: office, owner: hanako, reason: Our own office., until: 2026-11-24}\nthen:")
+	if load(t, "a.yaml", exempt, "lists/office.networks", "198.51.100.1\n").Hash() == load(t, "a.yaml", exempt, "lists/office.networks", "198.51.100.2\n").Hash() {
+		t.Error("the list of an exemption: the hash is the same")
+	}
+}

@@ -38,6 +38,7 @@ type list struct {
 	kind       *listKind
 	digest     string // of the content, and of what it includes
 	includes   []include
+	parts      []string // names of this list and all that it includes; filled by resolve
 	entries    []string // canonical, as written in this file
 
 	networks *bart.Lite          // of kind networks
@@ -144,7 +145,8 @@ func (l *list) has(value string) bool {
 func parseList(file string, content []byte) (*list, []error) {
 	d := &document{file: file}
 	l := &list{file: file}
-	name, kind, _ := strings.Cut(path.Base(file), ".")
+	name := listName(file)
+	_, kind, _ := strings.Cut(path.Base(file), ".")
 	at := slices.IndexFunc(listKinds, func(k *listKind) bool { return k.name == kind })
 	switch {
 	case at < 0:
@@ -211,7 +213,7 @@ func (all lists) resolve() (lists, map[string][]error) {
 		}
 		d := &document{file: l.file}
 		way = append(way, l.name)
-		whole := &list{file: l.file, name: l.name, kind: l.kind, digest: l.digest, entries: slices.Clone(l.entries)}
+		whole := &list{file: l.file, name: l.name, kind: l.kind, digest: l.digest, parts: []string{l.name}, entries: slices.Clone(l.entries)}
 		for _, i := range l.includes {
 			other := all[i.name]
 			switch {
@@ -228,6 +230,7 @@ func (all lists) resolve() (lists, map[string][]error) {
 					continue
 				}
 				whole.digest += part.digest
+				whole.parts = append(whole.parts, part.parts...)
 				if whole.entries = append(whole.entries, part.entries...); len(whole.entries) > maxEntries {
 					d.faultAt(i.line, i.column, "list: include %s: more than %d entries together", i.name, maxEntries)
 					whole.entries = nil
@@ -268,39 +271,51 @@ func (l *list) index() {
 // isList reports whether a file of a history is a list.
 func isList(file string) bool { return strings.HasPrefix(file, listFolder+"/") }
 
-// loadLists reads every list of fsys. Of one that does not check the last good
-// version stays, where there is one and it still fits the others.
-func loadLists(fsys fs.FS, h History) (in lists, faults []error) {
+// shelf is the lists of a folder as they are in force.
+type shelf struct {
+	lists   lists
+	files   []string           // there
+	content map[string][]byte  // in force, by file
+	told    map[string][]error // what is wrong with a file
+	stays   map[string]string  // SHA-256 of the last good version, by files of which it is in force instead
+	faults  []error            // of the folder
+}
+
+// readLists reads every list of fsys but those that are refused, and why. Of one that is
+// refused, that does not check or that is gone the last good version is in force, where
+// there is one and it still fits the others.
+func readLists(fsys fs.FS, h History, refused map[string]error) *shelf {
 	files, unread, faults := listFiles(fsys, h)
+	s := &shelf{files: files, content: map[string][]byte{}, told: map[string][]error{}, stays: map[string]string{}, faults: faults}
 	now := lists{}
-	contents := map[string][]byte{}
-	told := map[string][]error{} // by file
 	put := func(file string, content []byte) []error {
 		l, errs := parseList(file, content)
 		if len(errs) == 0 && now[l.name] != nil && now[l.name].file != file {
 			errs = []error{fmt.Errorf("%s:1:1: list: %s has this name already", file, now[l.name].file)}
 		}
 		if len(errs) == 0 {
-			now[l.name], contents[file] = l, content
+			now[l.name], s.content[file] = l, content
 		}
 		return errs
 	}
-	// back tells what is wrong with a file, puts its last good version in its place and
+	// back notes what is wrong with a file, puts its last good version in its place and
 	// reports whether it did.
 	back := func(file string, errs []error) bool {
+		s.told[file] = errs
 		content, hash, ok := h.LastGood(file)
-		ok = ok && string(contents[file]) != string(content) && len(put(file, content)) == 0
-		for i := range errs {
-			if ok {
-				errs[i] = fmt.Errorf("%w; its version %.12s stays in force", errs[i], hash)
-			}
+		if !ok || string(s.content[file]) == string(content) || len(put(file, content)) > 0 {
+			return false
 		}
-		told[file] = errs
-		return ok
+		s.stays[file] = hash
+		return true
 	}
 	for _, file := range files {
 		if unread {
 			back(file, []error{fmt.Errorf("%s: the folder cannot be read", file)})
+			continue
+		}
+		if err := refused[file]; err != nil {
+			back(file, []error{err})
 			continue
 		}
 		content, err := readFile(fsys, file)
@@ -310,31 +325,107 @@ func loadLists(fsys fs.FS, h History) (in lists, faults []error) {
 			back(file, errs)
 		}
 	}
-	for _, file := range h.Names() {
-		if isList(file) && !slices.Contains(files, file) {
-			if err := h.Forget(file); err != nil {
-				faults = append(faults, err)
-			}
+	for _, file := range s.gone(h) {
+		if len(now) < 2*maxLists {
+			back(file, []error{fmt.Errorf("%s: the list is gone: put it back, or take it out of the rules", file)})
 		}
 	}
 	resolved, wrong := now.resolve()
 	for len(wrong) > 0 { // each turn puts back or drops a version, at most twice as often as there are files
 		for _, name := range slices.Sorted(maps.Keys(wrong)) {
-			if l := now[name]; told[l.file] != nil || !back(l.file, wrong[name]) {
+			if l := now[name]; s.told[l.file] != nil || !back(l.file, wrong[name]) {
 				delete(now, name)
+				delete(s.stays, l.file)
 			}
 		}
 		resolved, wrong = now.resolve()
 	}
-	for _, file := range files {
-		faults = append(faults, told[file]...)
-		if content, ok := contents[file]; ok && told[file] == nil {
-			if err := h.Good(file, content); err != nil {
-				faults = append(faults, fmt.Errorf("%s: is in force, but not remembered for the day it goes bad: %w", file, err))
+	s.lists = resolved
+	return s
+}
+
+// gone are the lists that have a last good version and are not there.
+func (s *shelf) gone(h History) (files []string) {
+	for _, file := range h.Names() {
+		if isList(file) && !slices.Contains(s.files, file) {
+			files = append(files, file)
+		}
+	}
+	return files
+}
+
+// shownRules is how many rules a message names.
+const shownRules = 10
+
+// report tells what is wrong with the lists, and for which rules a last good version
+// stays in force. Idle are lists that are gone and that no rule asks.
+func (s *shelf) report(rules []*compiled) (faults []error, idle []string) {
+	users := map[string][]string{} // rules that ask a list, or one that includes it
+	for _, r := range rules {
+		asked := map[string]bool{}
+		for name := range r.Lists {
+			for _, part := range s.lists[name].parts {
+				asked[part] = true
+			}
+		}
+		for name := range asked {
+			users[name] = append(users[name], string(r.ID))
+		}
+	}
+	faults = s.faults
+	for _, file := range slices.Sorted(maps.Keys(s.told)) {
+		by, hash := users[listName(file)], s.stays[file]
+		if !slices.Contains(s.files, file) && (hash == "" || len(by) == 0) {
+			idle = append(idle, file)
+			continue
+		}
+		slices.Sort(by)
+		for _, err := range s.told[file] {
+			switch {
+			case hash == "":
+			case len(by) == 0:
+				err = fmt.Errorf("%w; its version %.12s stays in force", err, hash)
+			case len(by) > shownRules:
+				err = fmt.Errorf("%w; its version %.12s stays in force for rules %s and %d more", err, hash, strings.Join(by[:shownRules], ", "), len(by)-shownRules)
+			default:
+				err = fmt.Errorf("%w; its version %.12s stays in force for rules %s", err, hash, strings.Join(by, ", "))
+			}
+			faults = append(faults, err)
+		}
+	}
+	return faults, idle
+}
+
+// good adds to files the lists that are in force as they were read.
+func (s *shelf) good(files map[string][]byte) {
+	for _, file := range s.files {
+		if content, ok := s.content[file]; ok && s.told[file] == nil {
+			files[file] = content
+		}
+	}
+}
+
+// spoilers are the files of s without which the lists that r asked of before would be as
+// they were.
+func (s *shelf) spoilers(r *compiled, before *shelf) (files []string) {
+	for name := range r.Lists {
+		for _, part := range before.lists[name].parts {
+			was := before.lists[part].file
+			for _, file := range s.files {
+				changed := file != was || string(s.content[file]) != string(before.content[was])
+				if listName(file) == part && changed && s.told[file] == nil {
+					files = append(files, file)
+				}
 			}
 		}
 	}
-	return resolved, faults
+	return files
+}
+
+// listName is the name of the list in a file.
+func listName(file string) string {
+	name, _, _ := strings.Cut(path.Base(file), ".")
+	return name
 }
 
 // listFiles are the lists of fsys; where their folder cannot be read, those of h.

@@ -1,6 +1,7 @@
 package rules_test
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -98,7 +99,11 @@ func TestTheLastGoodListStays(t *testing.T) {
 		"a circle":  {map[string]string{"lists/tor.networks": "include tor\n"}, []string{"lists/tor.networks:1:1: list: include tor: lists include each other in a circle: tor, tor; its version " + short}},
 		"a partner": {map[string]string{"lists/tor.networks": "include other\n203.0.113.7\n", "lists/other.networks": "include tor\n"}, []string{"in a circle", "stays in force"}},
 		"too wide":  {map[string]string{"lists/tor.networks": "0.0.0.0/1\n"}, []string{"lists/tor.networks:1:1: ", "a network this wide is a mistake", short}},
-		"gone":      {map[string]string{"lists/tor.networks": ""}, []string{`no list "tor" is in force`}},
+		"gone":      {map[string]string{"lists/tor.networks": ""}, []string{"lists/tor.networks: the list is gone", "its version " + short + " stays in force for rules test.example"}},
+		"included":  {map[string]string{"lists/tor.networks": "include other\n203.0.113.7\n", "lists/other.networks": ""}, []string{"lists/other.networks: the list is gone", "stays in force for rules test.example"}},
+		"its test":  {map[string]string{"lists/tor.networks": "203.0.113.8\n"}, []string{"lists/tor.networks: with this list a.yaml:15:5: tests: ", "its version " + short + " stays in force for rules test.example"}},
+		"its kind":  {map[string]string{"lists/tor.networks": "", "lists/tor.asns": "64500\n"}, []string{"lists/tor.asns: with this list a.yaml:10:28: when: listed: tor is a list of asns", "lists/tor.networks: the list is gone"}},
+		"and rule":  {map[string]string{"lists/tor.networks": "", "a.yaml": "id: test.example"}, []string{"a.yaml:1:1: ", "its version " + hash(asking(t, "tor", "source.address", "source: 203.0.113.7"))[:12] + " stays", "lists/tor.networks: the list is gone"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fsys := maps.Clone(first)
@@ -119,12 +124,80 @@ func TestTheLastGoodListStays(t *testing.T) {
 					t.Errorf("got %s, want it to say %q", b.String(), part)
 				}
 			}
-			if got, want := len(set.Rules()), 1; name != "gone" && got != want {
-				t.Errorf("got %d rules, want %d", got, want)
+			check := func(set *rules.Set) {
+				t.Helper()
+				e := attempt(monday, "203.0.113.7", 1, detectors.Failure)
+				set.Observe(e)
+				if found := set.Evaluate(rules.LoginAfter, e, nil); len(found) != 1 {
+					t.Errorf("got %d findings of %d rules, want that of the list as it was", len(found), len(set.Rules()))
+				}
+				want := "203.0.113.7\n"
+				if name == "included" { // that list is right, and the one that it includes is remembered
+					want = change.files["lists/tor.networks"]
+				}
+				if got := h.versions["lists/tor.networks"]; got != want {
+					t.Errorf("%q is remembered, want %q", got, want)
+				}
 			}
-			if _, kept := h.versions["lists/tor.networks"]; kept == (name == "gone") {
-				t.Errorf("the list is remembered: %v", kept)
+			check(set)
+			again, errs := rules.LoadWithHistory(fsys, h) // a cold start
+			if got := fmt.Sprintln(errors.Join(errs...)); got != b.String() {
+				t.Errorf("a cold start tells %q, want %q", got, b.String())
 			}
+			check(again)
+			old, _ := rules.Load(first)
+			reloaded, _ := rules.Reload(old, fsys, h)
+			check(reloaded)
 		})
+	}
+}
+
+// A list that nobody asks goes with its file, and one that is taken out of the rules
+// with the rules.
+func TestListsGo(t *testing.T) {
+	h := &memory{versions: map[string]string{}}
+	text := asking(t, "tor", "source.address", "source: 203.0.113.7")
+	fsys := folder("a.yaml", text, "b.yaml", good(t), "lists/tor.networks", "203.0.113.7\ninclude other\n", "lists/other.networks", "192.0.2.1\n", "lists/unasked.asns", "64500\n")
+	for _, step := range []struct {
+		name   string
+		change map[string]string
+		faults int
+		kept   string
+	}{
+		{"all", map[string]string{"b.yaml": edited(t, "test.example", "test.other")}, 0, "a.yaml b.yaml lists/other.networks lists/tor.networks lists/unasked.asns"},
+		{"one that nobody asks", map[string]string{"lists/unasked.asns": ""}, 0, "a.yaml b.yaml lists/other.networks lists/tor.networks"},
+		{"those that a rule asks", map[string]string{"lists/tor.networks": "", "lists/other.networks": ""}, 2, "a.yaml b.yaml lists/other.networks lists/tor.networks"},
+		{"again, which changes nothing", nil, 2, "a.yaml b.yaml lists/other.networks lists/tor.networks"},
+		{"put back without the other", map[string]string{"lists/tor.networks": "203.0.113.7\n"}, 0, "a.yaml b.yaml lists/tor.networks"},
+		{"the rule with its list", map[string]string{"lists/tor.networks": "", "a.yaml": ""}, 0, "b.yaml"},
+	} {
+		for file, content := range step.change {
+			fsys[file] = &fstest.MapFile{Data: []byte(content)}
+			if content == "" {
+				delete(fsys, file)
+			}
+		}
+		_, errs := rules.LoadWithHistory(fsys, h)
+		if got := strings.Join(h.Names(), " "); len(errs) != step.faults || got != step.kept {
+			t.Errorf("%s: got %v and %s, want %d faults and %s", step.name, errs, got, step.faults, step.kept)
+		}
+	}
+}
+
+// Rules and lists that change at once are taken as they are now.
+func TestAListChangesWithItsRule(t *testing.T) {
+	h := &memory{versions: map[string]string{}}
+	fsys := folder("a.yaml", asking(t, "tor", "source.address", "source: 203.0.113.7"), "lists/tor.networks", "203.0.113.7\n")
+	if _, errs := rules.LoadWithHistory(fsys, h); len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	next := asking(t, "tor", "source.asn", "asn: 64500")
+	fsys = folder("a.yaml", next, "lists/tor.asns", "64500\n")
+	set, errs := rules.LoadWithHistory(fsys, h)
+	if len(errs) > 0 || len(set.Rules()) != 1 || set.Rules()[0].Generation != hash(next) {
+		t.Errorf("got %d rules, %v", len(set.Rules()), errs)
+	}
+	if got := strings.Join(h.Names(), " "); got != "a.yaml lists/tor.asns" {
+		t.Errorf("remembered: %s", got)
 	}
 }

@@ -85,16 +85,24 @@ func TestReload(t *testing.T) {
 	if got := next.Rules(); len(errs) > 0 || len(got) != 1 || got[0].File != "c.yaml" {
 		t.Errorf("a file that moved: got %v, %v", got, errs)
 	}
+	if _, errs = rules.LoadWithHistory(one, h); len(errs) > 0 { // moved back
+		t.Fatal(errors.Join(errs...))
+	}
 	// The list loses the address that the rule's own tests are from.
 	changed := maps.Clone(one)
 	changed["lists/tor.networks"] = &fstest.MapFile{Data: []byte("198.51.100.0/24\n")}
 	next, errs = rules.Reload(old, changed, h)
-	if len(errs) == 0 || !strings.Contains(errs[0].Error(), `b.yaml:15:5: tests: "three failures match" fails`) {
+	if len(errs) != 1 || !strings.Contains(errs[0].Error(), `lists/tor.networks: with this list b.yaml:15:5: tests: "three failures match" fails`) {
 		t.Errorf("a list that changed: got %v, want the rule's test to fail", errs)
 	}
 	next.Adopt(old)
-	if got := found(next); got != 1 {
-		t.Errorf("a list that changed: got %d findings, want that of the rule without it", got)
+	if got := found(next); got != 2 {
+		t.Errorf("a list that changed: got %d findings, want that of the rule with the list as it was, too", got)
+	}
+	// Without a history, as where none can be kept, the rule cannot be in force.
+	next, errs = rules.Reload(old, changed, nil)
+	if got := next.Rules(); len(errs) != 1 || len(got) != 1 || got[0].ID != "test.plain" {
+		t.Errorf("a list that changed, without a history: got %v, %v", got, errs)
 	}
 }
 

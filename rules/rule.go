@@ -72,7 +72,8 @@ type Rule struct {
 	Canary     float64            `json:"canary,omitempty"` // with Mode Enforce: percent of subjects it acts for; 0: all of them
 	Budget     *Budget            `json:"budget,omitempty"`
 	Tests      []Test             `json:"tests" validate:"max=32,dive"`
-	Generation string             `json:"generation"` // SHA-256 of the file, in hex
+	Generation string             `json:"generation"`      // SHA-256 of the file, in hex
+	Lists      map[string]string  `json:"lists,omitempty"` // that it asks, by name: SHA-256 of each with what it includes, in hex
 	File       string             `json:"file"`
 	Text       string             `json:"-"` // all of the file
 }
@@ -129,7 +130,7 @@ type Exemption struct {
 
 // Budget is how many false positives the rule's owner accepts.
 type Budget struct {
-	FalsePositives float64       `json:"false_positives"` // percent of matches
+	FalsePositives float64       `json:"false_positives"` // percent of hits that may prove benign; see Judge
 	Over           time.Duration `json:"over"`
 }
 

@@ -68,6 +68,10 @@ type History interface {
 // first 12 digits of its SHA-256 (see Rule.Generation). A file that is deleted takes
 // its rule and its history away. While the folder cannot be read all last good
 // versions stay. What cannot be remembered is told as an error, and in force.
+//
+// Of a list the last good version stays too: where the file goes bad, where it is
+// deleted while rules ask it, and where with another content a rule that was in force
+// cannot be, such as for a test that fails. The errors name the list and its rules.
 func LoadWithHistory(fsys fs.FS, h History) (*Set, []error) { return load(fsys, h, nil) }
 
 // Reload is LoadWithHistory where old was loaded before: a file that it has, by
@@ -81,6 +85,16 @@ func Reload(old *Set, fsys fs.FS, h History) (*Set, []error) {
 	return load(fsys, h, old)
 }
 
+// remember has h keep what is good.
+func remember(h History, good map[string][]byte) (faults []error) {
+	for _, name := range slices.Sorted(maps.Keys(good)) {
+		if err := h.Good(name, good[name]); err != nil {
+			faults = append(faults, fmt.Errorf("%s: is in force, but not remembered for the day it goes bad: %w", name, err))
+		}
+	}
+	return faults
+}
+
 // noHistory remembers nothing.
 type noHistory struct{}
 
@@ -90,73 +104,152 @@ func (noHistory) Names() []string                        { return nil }
 func (noHistory) Forget(string) error                    { return nil }
 
 func load(fsys fs.FS, h History, old *Set) (*Set, []error) {
-	known, faults := loadLists(fsys, h)
-	l, err := newLoader(known, old)
-	if err != nil {
-		return newSet(nil), append(faults, err)
-	}
-	names, unreadable := ruleFiles(fsys)
-	faults = append(faults, unreadable...)
-	unread := names == nil
-	if unread {
-		names = slices.DeleteFunc(h.Names(), isList)
-	}
-	var rules []*compiled
-	owner := map[ID]string{}
-	read := func(name string, content []byte) (*compiled, []error) {
-		rule, errs := l.load(name, content)
-		if len(errs) == 0 && owner[rule.ID] != "" {
-			errs = []error{fmt.Errorf("%s:1:1: id: %q is the id of the rule in %s already", name, rule.ID, owner[rule.ID])}
+	refused := map[string]error{}
+	for {
+		r := &reading{shelf: readLists(fsys, h, refused), history: h, owner: map[ID]string{}, good: map[string][]byte{}, spoilers: map[string]error{}}
+		if err := r.read(fsys, old); err != nil {
+			return newSet(nil), append(r.shelf.faults, err)
 		}
-		return rule, errs
+		if len(r.spoilers) == 0 {
+			return r.set(), r.finish()
+		}
+		maps.Copy(refused, r.spoilers) // none was refused before
+		old = r.set()
+	}
+}
+
+// reading is a folder while it is read.
+type reading struct {
+	*loader
+	shelf   *shelf
+	history History
+
+	rules    []*compiled
+	owner    map[ID]string     // file of each rule in force
+	good     map[string][]byte // files that are in force as they are
+	faults   []error
+	there    []string         // rule files; nil: the folder cannot be read
+	spoilers map[string]error // lists that would take a rule out of force, and how
+	before   *shelf           // the last good lists; nil: not needed yet
+	former   *language        // that asks them
+}
+
+func (r *reading) read(fsys fs.FS, old *Set) (err error) {
+	if r.loader, err = newLoader(r.shelf.lists, old); err != nil {
+		return err
+	}
+	r.there, r.faults = ruleFiles(fsys)
+	names := r.there
+	if names == nil {
+		names = slices.DeleteFunc(r.history.Names(), isList)
 	}
 	for _, name := range names {
 		runtime.Gosched() // requests go first
-		var rule *compiled
 		var errs []error
-		if unread {
+		if r.there == nil {
 			errs = []error{fmt.Errorf("%s: the folder cannot be read", name)}
 		} else if content, err := readFile(fsys, name); err != nil {
 			errs = []error{fmt.Errorf("%s: reading the rule: %w", name, err)}
-		} else if rule, errs = read(name, content); len(errs) == 0 {
-			if err := h.Good(name, content); err != nil {
-				faults = append(faults, fmt.Errorf("%s: is in force, but not remembered for the day it goes bad: %w", name, err))
-			}
+		} else if errs = r.use(name, content); len(errs) == 0 {
+			r.good[name] = content
 		}
 		if len(errs) > 0 {
-			rule = nil
-			if content, hash, ok := h.LastGood(name); ok {
-				old, oldErrs := read(name, content)
-				if len(oldErrs) == 0 {
-					rule = old
-				}
-				for i, err := range errs {
-					if rule != nil {
-						errs[i] = fmt.Errorf("%w; its version %.12s stays in force", err, hash)
-					} else {
-						errs[i] = fmt.Errorf("%w; its version %.12s cannot stay in force: %w", err, hash, oldErrs[0])
-					}
-				}
-			}
-			faults = append(faults, errs...)
-		}
-		if rule != nil {
-			owner[rule.ID] = name
-			rules = append(rules, rule)
+			r.back(name, errs)
 		}
 	}
-	if !unread {
-		for _, name := range h.Names() {
-			if !slices.Contains(names, name) && !isList(name) {
-				if err := h.Forget(name); err != nil {
-					faults = append(faults, err)
-				}
+	return nil
+}
+
+// use puts a rule in force.
+func (r *reading) use(name string, content []byte) []error {
+	rule, errs := r.load(name, content)
+	if len(errs) > 0 {
+		return errs
+	}
+	if other := r.owner[rule.ID]; other != "" {
+		return []error{fmt.Errorf("%s:1:1: id: %q is the id of the rule in %s already", name, rule.ID, other)}
+	}
+	r.owner[rule.ID] = name
+	r.rules = append(r.rules, rule)
+	return nil
+}
+
+// back puts the last good version of a rule in force, where it still can be, and tells
+// what is wrong with the file.
+func (r *reading) back(name string, errs []error) {
+	if content, hash, ok := r.history.LastGood(name); ok {
+		stays := r.use(name, content)
+		if len(stays) > 0 {
+			r.blameLists(name, content, stays[0])
+		}
+		for i, err := range errs {
+			if len(stays) == 0 {
+				errs[i] = fmt.Errorf("%w; its version %.12s stays in force", err, hash)
+			} else {
+				errs[i] = fmt.Errorf("%w; its version %.12s cannot stay in force: %w", err, hash, stays[0])
 			}
 		}
 	}
-	s := newSet(rules)
-	s.plain, s.listing = l.plain, l.listing
-	return s, faults
+	r.faults = append(r.faults, errs...)
+}
+
+// blameLists finds the lists that changed since a rule was good, if it is for them that
+// it cannot be in force.
+func (r *reading) blameLists(name string, content []byte, fault error) {
+	if !asksLists(content) {
+		return
+	}
+	if r.before == nil {
+		r.before = readLists(nothing{}, r.history, nil)
+	}
+	if r.former == nil {
+		l, err := newLanguage(r.before.lists)
+		if err != nil {
+			return // that of the other lists was made a moment ago
+		}
+		r.former = l
+	}
+	was, errs := r.former.load(name, content)
+	if len(errs) > 0 {
+		return
+	}
+	for _, file := range r.shelf.spoilers(was, r.before) {
+		r.spoilers[file] = fmt.Errorf("%s: with this list %w", file, fault)
+	}
+}
+
+// nothing is an empty folder.
+type nothing struct{}
+
+func (nothing) Open(name string) (fs.File, error) {
+	return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+}
+
+// set is the rules in force.
+func (r *reading) set() *Set {
+	s := newSet(r.rules)
+	s.plain, s.listing = r.plain, r.listing
+	return s
+}
+
+// finish has the history remember what is good and forget what was deleted, and returns
+// all faults.
+func (r *reading) finish() []error {
+	faults, idle := r.shelf.report(r.rules)
+	faults = append(faults, r.faults...)
+	r.shelf.good(r.good)
+	faults = append(faults, remember(r.history, r.good)...)
+	if r.there == nil {
+		return faults
+	}
+	for _, name := range r.history.Names() {
+		if !isList(name) && !slices.Contains(r.there, name) || slices.Contains(idle, name) {
+			if err := r.history.Forget(name); err != nil {
+				faults = append(faults, err)
+			}
+		}
+	}
+	return faults
 }
 
 // loader compiles rules, or finds them compiled.
@@ -192,7 +285,7 @@ func (l *loader) load(file string, content []byte) (*compiled, []error) {
 		c.File = file
 		return c, nil
 	}
-	if !bytes.Contains(content, []byte(listedFunction+"(")) && !bytes.Contains(content, []byte("list:")) {
+	if !asksLists(content) {
 		return l.plain.load(file, content)
 	}
 	if l.asking == nil {
@@ -206,6 +299,11 @@ func (l *loader) load(file string, content []byte) (*compiled, []error) {
 		c.listing = true
 	}
 	return c, errs
+}
+
+// asksLists reports whether a rule may ask lists.
+func asksLists(content []byte) bool {
+	return bytes.Contains(content, []byte(listedFunction+"(")) || bytes.Contains(content, []byte("list:"))
 }
 
 // ruleFiles are the names of the rule files at the root of fsys; nil when it cannot
@@ -289,8 +387,34 @@ func (l *language) load(file string, content []byte) (*compiled, []error) {
 		return nil, r.errors()
 	}
 	c.Rule = r.Rule
+	c.Lists = c.asked(l.lists)
 	r.try(c)
 	return c, r.errors()
+}
+
+// asked are the lists that r asks, and their digests; nil: none.
+func (r *compiled) asked(known lists) map[string]string {
+	var names []string
+	expressions := slices.Concat([]*expression{r.when}, slices.Collect(maps.Values(r.where)), slices.Collect(maps.Values(r.ratio)))
+	for _, x := range r.except {
+		if x.list != nil {
+			names = append(names, x.list.name)
+		}
+		expressions = append(expressions, x.when)
+	}
+	for _, x := range expressions {
+		if x != nil {
+			names = append(names, x.lists...)
+		}
+	}
+	var all map[string]string
+	for _, name := range names {
+		if all == nil {
+			all = map[string]string{}
+		}
+		all[name] = known[name].digest
+	}
+	return all
 }
 
 // try runs the rule's own tests.
