@@ -115,6 +115,30 @@ func TestDifferenceOfAThreshold(t *testing.T) {
 	}
 }
 
+// The same file with another list is a rule that changed.
+func TestAListThatDiffers(t *testing.T) {
+	with := func(list string) *rules.Set {
+		text := strings.Replace(manyNames("4"), "when: failed >= 4", `when: failed >= 4 && listed("hosting", source.address)`, 1)
+		set, faults := rules.Load(fstest.MapFS{"a.yaml": {Data: []byte(text)}, "lists/hosting.networks": {Data: []byte(list)}})
+		if len(faults) > 0 {
+			t.Fatal(faults)
+		}
+		return set
+	}
+	var s story
+	for i := range 5 {
+		s = append(s, login(0, fmt.Sprint("x", i), "203.0.113.7", detectors.Failure))
+	}
+	without, one := "192.0.2.1 # of the rule's test\n", "192.0.2.1\n203.0.113.7\n"
+	r := run(t, replay.Config{Source: s, Old: with(without), New: with(one)})
+	if r.Rules[0].Change != replay.Changed || r.Rules[0].Old != 0 || r.Rules[0].New != 2 {
+		t.Errorf("another list: %+v, want no hits and 2", r.Rules[0])
+	}
+	if r = run(t, replay.Config{Source: s, Old: with(one), New: with(one)}); r.Rules[0].Change != replay.Same || r.Rules[0].New != 2 {
+		t.Errorf("the same list: %+v", r.Rules[0])
+	}
+}
+
 // A decision outlasts the hit: who logs in from the network meets it, but not with a
 // device that the account knows, and not when it is over. Only what differs is taken to
 // be enforced.

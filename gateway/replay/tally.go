@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -12,9 +13,9 @@ import (
 type Change string
 
 const (
-	Same    Change = "same"    // the same file, so the same hits
+	Same    Change = "same"    // the same file and lists, so the same hits
 	Added   Change = "added"   // only in NEW
-	Changed Change = "changed" // in both, and its file is not the same
+	Changed Change = "changed" // in both, and its file or a list that it asks is not the same
 	Removed Change = "removed" // only in OLD
 )
 
@@ -83,7 +84,7 @@ func compare(old, new *rules.Set) []*tally {
 			t.change = Added
 		case t.new == nil:
 			t.change = Removed
-		case t.old.Generation != t.new.Generation:
+		case t.old.Generation != t.new.Generation || !maps.Equal(t.old.Lists, t.new.Lists):
 			t.change = Changed
 		default:
 			t.change = Same
