@@ -109,6 +109,7 @@ func TestContractIsExercised(t *testing.T) {
 		"registerDecision": {"POST", "/v1/decisions", registration}, "getDecision": {"GET", "/v1/decisions/x"}, "liftDecision": {"DELETE", "/v1/decisions/x"},
 		"listRules": {"GET", "/v1/rules"}, "getRule": {"GET", "/v1/rules/stuffing.sequential"}, "restoreRule": {"POST", "/v1/rules/stuffing.sequential/restore"},
 		"previewUndo": {"GET", "/v1/rules/any/undo" + lastHour}, "undoRule": {"POST", "/v1/rules/any/undo" + lastHour},
+		"listCounters": {"GET", "/v1/counters"}, "listExemptions": {"GET", "/v1/exemptions"},
 		"explain": {"GET", "/v1/findings/KAXE-W7Y0"}, "markBenign": {"POST", "/v1/findings/KAXE-W7Y0/benign"},
 		"searchEvents": {"GET", "/v1/events"}, "getReport": {"GET", "/v1/report"}, "listSessions": {"GET", "/v1/accounts/17/sessions"},
 		"endSessions": {"DELETE", "/v1/accounts/17/sessions"}, "endSession": {"DELETE", "/v1/sessions/x"},

@@ -74,6 +74,8 @@ func (h *handler) routes() {
 			"GET":  {Viewer, []string{"from", "to"}, h.previewUndo},
 			"POST": {Responder, []string{"from", "to"}, h.undo},
 		},
+		"/v1/counters":               {"GET": {Viewer, nil, h.listCounters}},
+		"/v1/exemptions":             {"GET": {Viewer, nil, h.listExemptions}},
 		"/v1/findings/{name}":        {"GET": {Viewer, nil, h.explain}},
 		"/v1/findings/{name}/benign": {"POST": {Responder, nil, h.markBenign}},
 		"/v1/events":                 {"GET": {Viewer, []string{"from", "to", "account", "source", "session", "outcome", "kind", "cursor", "limit"}, h.events}},

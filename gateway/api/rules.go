@@ -9,18 +9,19 @@ import (
 
 // ruleAnswer is a rule as it is in force.
 type ruleAnswer struct {
-	ID         rules.ID      `json:"id"`
-	Title      string        `json:"title"`
-	Severity   string        `json:"severity"`
-	Owner      string        `json:"owner"`
-	On         rules.Stage   `json:"on"`
-	Mode       rules.Mode    `json:"mode"`
-	Canary     float64       `json:"canary,omitempty"` // percent
-	ReviewBy   string        `json:"review_by"`
-	File       string        `json:"file"`
-	Generation string        `json:"generation"`
-	Budget     *budgetAnswer `json:"budget,omitempty"`
-	Fall       rules.Fall    `json:"fall"`
+	ID         rules.ID          `json:"id"`
+	Title      string            `json:"title"`
+	Severity   string            `json:"severity"`
+	Owner      string            `json:"owner"`
+	On         rules.Stage       `json:"on"`
+	Mode       rules.Mode        `json:"mode"`
+	Canary     float64           `json:"canary,omitempty"` // percent
+	ReviewBy   string            `json:"review_by"`
+	File       string            `json:"file"`
+	Generation string            `json:"generation"`
+	Lists      map[string]string `json:"lists,omitempty"` // that it asks: SHA-256 by name
+	Budget     *budgetAnswer     `json:"budget,omitempty"`
+	Fall       rules.Fall        `json:"fall"`
 }
 
 type budgetAnswer struct {
@@ -30,7 +31,7 @@ type budgetAnswer struct {
 
 func ruleOf(r rules.Rule, fall rules.Fall) ruleAnswer {
 	a := ruleAnswer{ID: r.ID, Title: r.Title, Severity: r.Severity, Owner: r.Owner, On: r.On, Mode: r.Mode, Canary: r.Canary,
-		ReviewBy: r.ReviewBy.Format(time.DateOnly), File: r.File, Generation: r.Generation, Fall: fall}
+		ReviewBy: r.ReviewBy.Format(time.DateOnly), File: r.File, Generation: r.Generation, Lists: r.Lists, Fall: fall}
 	if r.Budget != nil {
 		a.Budget = &budgetAnswer{r.Budget.FalsePositives, r.Budget.Over.Seconds()}
 	}
@@ -38,7 +39,7 @@ func ruleOf(r rules.Rule, fall rules.Fall) ruleAnswer {
 }
 
 type ruleList struct {
-	Hash  string       `json:"hash"` // the same on nodes with the same rules
+	Hash  string       `json:"hash"` // the same on nodes with the same rules and lists
 	Rules []ruleAnswer `json:"rules"`
 }
 
