@@ -99,6 +99,9 @@ type App struct {
 	// shipped ones. A file that does not check is left out and told about.
 	Rules string `json:"rules,omitempty"`
 
+	// RulesMemory bounds what the counters of rules take of memory.
+	RulesMemory RulesMemory `json:"rules_memory,omitzero"`
+
 	// Policies is a directory of your own with policy.yaml, which is read over the
 	// shipped one, and a folder backends/ with presets. Both are optional.
 	Policies string `json:"policies,omitempty"`
@@ -153,6 +156,19 @@ type Limit struct {
 	Observe bool `json:"observe,omitempty"`
 }
 
+// RulesMemory is what the counters of rules may take, in bytes. When there is no room
+// they count several sources as one, and forget last; `GET /v1/counters` and the metrics
+// kidoban_rules_* tell.
+type RulesMemory struct {
+	// Total is for all counters together, 1 MiB to 64 GiB. Default: 256 MiB.
+	Total int64 `json:"total,omitempty"`
+	// Counter is the most for one counter, 64 KiB to the total. Default: 64 MiB, or the
+	// total if that is less.
+	Counter int64 `json:"counter,omitempty"`
+}
+
+func (m RulesMemory) limits() rules.Limits { return rules.Limits{Counter: m.Counter, Total: m.Total} }
+
 // CaddyModule implements caddy.Module.
 func (*App) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "kidoban", New: func() caddy.Module { return new(App) }}
@@ -196,6 +212,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 		}
 		names[l.Name] = true
 		a.limits = append(a.limits, parsed)
+	}
+	if err := a.RulesMemory.limits().Validate(); err != nil {
+		return fmt.Errorf("rules_memory: %w", err)
 	}
 	if a.BreachedAPI != "" {
 		if _, err := breached.NewRanges(a.BreachedAPI, time.Now); err != nil {

@@ -58,6 +58,10 @@ func init() {
 //		breached FILE                         # made by kidoban breached build
 //		breached_api URL                      # such as https://api.pwnedpasswords.com
 //		rules    DIR
+//		rules_memory {
+//			total   BYTES                     # of all counters of rules together
+//			counter BYTES                     # of one of them
+//		}
 //		policies DIR
 //		mode     observe | enforce            # the whole gate
 //		mode     CONTROL... observe           # decisions, attempts, limits, sessions
@@ -157,6 +161,10 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 			if err := single(d, &app.Rules); err != nil {
 				return nil, err
 			}
+		case "rules_memory":
+			if err := parseRulesMemory(d, &app.RulesMemory); err != nil {
+				return nil, err
+			}
 		case "policies":
 			if err := single(d, &app.Policies); err != nil {
 				return nil, err
@@ -179,7 +187,7 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 			}
 			app.LaxForwarding = true
 		default:
-			return nil, d.Errf("unknown option %q: want service, logo, origin, rp_id, node, data_dir, database, redis, record_optional, webhook, mail, geoip, breached, breached_api, rules, policies, mode, limit or lax_forwarding", d.Val())
+			return nil, d.Errf("unknown option %q: want service, logo, origin, rp_id, node, data_dir, database, redis, record_optional, webhook, mail, geoip, breached, breached_api, rules, rules_memory, policies, mode, limit or lax_forwarding", d.Val())
 		}
 	}
 	value, err := json.Marshal(app)
@@ -215,6 +223,31 @@ func single(d *caddyfile.Dispenser, into *string) error {
 	}
 	if !d.AllArgs(into) {
 		return d.ArgErr()
+	}
+	return nil
+}
+
+func parseRulesMemory(d *caddyfile.Dispenser, m *RulesMemory) error {
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		option, text := d.Val(), ""
+		into := map[string]*int64{"total": &m.Total, "counter": &m.Counter}[option]
+		if into == nil {
+			return d.Errf("unknown option %q of rules_memory: want total or counter", option)
+		}
+		if *into != 0 {
+			return d.Errf("%s of rules_memory is given twice", option)
+		}
+		if !d.AllArgs(&text) {
+			return d.ArgErr()
+		}
+		n, err := strconv.ParseInt(text, 10, 64)
+		if err != nil || n < 1 {
+			return d.Errf("%s of rules_memory: %q: want a number of bytes", option, text)
+		}
+		*into = n
 	}
 	return nil
 }

@@ -215,6 +215,7 @@ func (rt *runtime) readLocked(a *App) {
 	}
 	set, faults := a.loadRules(goodRules, known)
 	a.checked = nil
+	set.Limit(a.RulesMemory.limits())
 	set.Adopt(old)
 	rt.core.Rules.Store(set)
 	faults = append(faults, a.loadPolicies(rt.core, goodPolicies)...)

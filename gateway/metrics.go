@@ -91,6 +91,13 @@ var (
 	rulesInForce = described("rules_info", "1 for the rules in force; hash is the same on nodes with the same rules.", "hash")
 	rulesFallen  = described("rule_fallen", "How far a rule fell that spent its budget of false positives: 1 to step_up, 2 to shadow. Rules that stand are not listed.", "rule")
 	rulesApart   = described("rules_disagree", "1 while nodes have different rules for more than a minute.")
+	rulesBytes   = described("rules_memory_bytes", "What the counters of rules take of memory.")
+	rulesRoom    = described("rules_memory_limit_bytes", "What the counters of rules may take of memory.")
+	rulesKeys    = described("rules_keys", "Of how many sources, names, accounts and so on the counters of rules know something.")
+	rulesWide    = described("rules_keys_widened", "Of these, wider ones that stand for several sources because there was no room.")
+	rulesForgot  = described("rules_keys_forgotten", "Keys that the counters in force forgot before their time was over, for want of room. It falls where rules go.")
+	rulesLate    = described("rules_events_late", "Events that came too late for a counter in force. It falls where rules go.")
+	rulesExempt  = described("rule_exempted", "Matches that the exemptions of a rule kept from being findings, since the start. It falls where exemptions go.", "rule")
 	foundUnkept  = described("findings_unkept_total", "Findings of rules, and codes that lead to them, that were too many to be kept one by one.")
 	noticesSent  = described("notices_sent_total", "Notices that webhooks took.")
 	noticesGone  = described("notices_given_up_total", "Notices that no webhook took in time, or that one refused.")
@@ -100,7 +107,8 @@ var (
 func (g *gauges) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		partDegraded, partDown, filesLeftOut, nodesAlive, actsOpen, remembered, recordBytes, recordOwed, mirrorLag, mirrorOwed,
-		streamLag, streamOwed, streamLost, streamUnsent, geoAge, alarmsOn, rulesInForce, rulesFallen, rulesApart, foundUnkept, noticesSent, noticesGone,
+		streamLag, streamOwed, streamLost, streamUnsent, geoAge, alarmsOn, rulesInForce, rulesFallen, rulesApart,
+		rulesBytes, rulesRoom, rulesKeys, rulesWide, rulesForgot, rulesLate, rulesExempt, foundUnkept, noticesSent, noticesGone,
 	} {
 		out <- d
 	}
@@ -161,10 +169,33 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 	}
 	_, apart := rt.core.Disagreement(rt.core.Now())
 	gauge(rulesApart, truth[len(apart) > 0])
+	g.collectRules(rt.core.Rules.Load(), gauge)
 	counter(foundUnkept, float64(rt.core.UnkeptFindings()))
 	notices := rt.hooks.Status()
 	counter(noticesSent, float64(notices.Sent))
 	counter(noticesGone, float64(notices.GivenUp))
+}
+
+// collectRules tells what the counters of a set take, and what its exemptions did.
+func (*gauges) collectRules(set *rules.Set, gauge func(d *prometheus.Desc, v float64, labels ...string)) {
+	m := set.Memory()
+	keys, widened, forgotten, late := 0, 0, uint64(0), uint64(0)
+	for _, u := range m.Counters {
+		keys, widened, forgotten, late = keys+u.Keys, widened+u.Widened, forgotten+u.Forgotten, late+u.Late
+	}
+	gauge(rulesBytes, float64(m.Bytes))
+	gauge(rulesRoom, float64(m.Limit))
+	gauge(rulesKeys, float64(keys))
+	gauge(rulesWide, float64(widened))
+	gauge(rulesForgot, float64(forgotten))
+	gauge(rulesLate, float64(late))
+	exempted := map[rules.ID]uint64{}
+	for _, x := range set.Exempted() {
+		exempted[x.Rule] += x.Matches
+	}
+	for rule, n := range exempted {
+		gauge(rulesExempt, float64(n), string(rule))
+	}
 }
 
 // registerMetrics registers the collectors with one configuration.

@@ -2,6 +2,7 @@ package rules
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"sync/atomic"
 
@@ -21,24 +22,37 @@ import (
 // never too low. An eighth of the limits is kept for wider keys. Of keys without a
 // source field, and where even the widest have no room, the one idle longest goes.
 type Limits struct {
-	Counter int64 // 64 MiB; at least 64 KiB
-	Total   int64 // 256 MiB; at least 1 MiB
+	Counter int64 // 64 MiB, or Total if that is less; 64 KiB to Total
+	Total   int64 // 256 MiB; 1 MiB to 64 GiB
 }
 
 const (
 	defaultCounter, leastCounter = 64 << 20, 64 << 10
 	defaultTotal, leastTotal     = 256 << 20, 1 << 20
+	mostTotal                    = 64 << 30
 
 	// keyBytes is what a key takes beside its window: the tally, and its place among
 	// the counter's keys.
 	keyBytes = 64 + 32
 )
 
-// Limit sets what the counters of s may take. Call it before the first Observe and
+// Validate tells which of l is out of its range.
+func (l Limits) Validate() error {
+	total := cmp.Or(l.Total, defaultTotal)
+	if total < leastTotal || total > mostTotal {
+		return fmt.Errorf("total: %d bytes, want %d (1 MiB) to %d (64 GiB)", l.Total, leastTotal, mostTotal)
+	}
+	if l.Counter != 0 && (l.Counter < leastCounter || l.Counter > total) {
+		return fmt.Errorf("counter: %d bytes, want %d (64 KiB) to %d, the total", l.Counter, leastCounter, total)
+	}
+	return nil
+}
+
+// Limit sets what the counters of s may take; what is too little is the least. Call it before the first Observe and
 // before Adopt and Restore; unless called, the defaults hold.
 func (s *Set) Limit(l Limits) {
-	l.Counter = max(cmp.Or(l.Counter, defaultCounter), leastCounter)
 	l.Total = max(cmp.Or(l.Total, defaultTotal), leastTotal)
+	l.Counter = max(cmp.Or(l.Counter, min(defaultCounter, l.Total)), leastCounter)
 	s.limits = l
 	s.pool = &pool{size: l.Total / 2}
 	for _, c := range s.order {
@@ -73,18 +87,17 @@ type Usage struct {
 
 // Memory tells what the counters take.
 func (s *Set) Memory() Memory {
-	m := Memory{Limit: s.limits.Total}
+	m := Memory{Limit: s.limits.Total, Counters: make([]Usage, len(s.order))}
 	for i, c := range s.order {
-		u := c.usage()
-		for _, r := range s.rules {
-			for _, at := range r.counters {
-				if at == i && !slices.Contains(u.Rules, r.ID) {
-					u.Rules = append(u.Rules, r.ID)
-				}
+		m.Counters[i] = c.usage()
+		m.Bytes += m.Counters[i].Bytes
+	}
+	for _, r := range s.rules {
+		for _, at := range r.counters {
+			if u := &m.Counters[at]; !slices.Contains(u.Rules, r.ID) {
+				u.Rules = append(u.Rules, r.ID)
 			}
 		}
-		m.Bytes += u.Bytes
-		m.Counters = append(m.Counters, u)
 	}
 	return m
 }
