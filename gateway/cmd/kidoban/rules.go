@@ -77,23 +77,38 @@ func span(d detectors.Description) string {
 }
 
 func rulesCheck() *cobra.Command {
-	return &cobra.Command{
+	var at string
+	cmd := &cobra.Command{
 		Use:   "check DIR",
 		Short: "Checks every file of rules in a directory",
 		Long: `
 Reads every *.yaml of the directory and the lists in its folder lists/ as the gate
 does, tests included, and tells every fault with its place. Ends with status 1 if there
-is one.`,
+is one.
+
+Warns of rules whose review is overdue, and of exemptions that have ended or end within
+14 days. These are no faults.`,
 		Args: one("the directory of the files"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			set, err := loadRules(args[0])
-			if err != nil {
-				return err
-			}
-			fmt.Printf("%d rules are right\n", len(set.Rules()))
-			return nil
-		},
 	}
+	cmd.Flags().StringVar(&at, "now", "", "warn as of this `time`, such as 2026-11-23 (default: now)")
+	cmd.RunE = func(_ *cobra.Command, args []string) error {
+		now, err := moment("--now", at, time.Now(), time.Now())
+		if err != nil {
+			return err
+		}
+		set, err := loadRules(args[0])
+		if err != nil {
+			return err
+		}
+		for _, r := range set.Rules() {
+			for _, due := range r.Due(now) {
+				fmt.Fprintf(os.Stderr, "warning: %s: %s\n", r.File, due)
+			}
+		}
+		fmt.Printf("%d rules are right\n", len(set.Rules()))
+		return nil
+	}
+	return cmd
 }
 
 func rulesTest() *cobra.Command {
