@@ -27,6 +27,9 @@ type Config struct {
 	Set *rules.Set
 	// Policies has policy.yaml, read over the shipped one; nil: the shipped one.
 	Policies fs.FS
+	// Backend is the preset, which says where nobody can be deceived; nil: everywhere one
+	// can. See [policies.MeansOf].
+	Backend *policies.Backend
 	// LearningUntil is the end of the learning window, as for [detectors.Default].
 	LearningUntil time.Time
 }
@@ -45,6 +48,7 @@ type Gate struct {
 	rules     *rules.Set
 	decisions *policies.Decisions
 	attempts  *limits.Attempts
+	backend   *policies.Backend
 	buckets   limits.LoginBucketSet
 	delay     time.Duration
 	ticket    limits.Ticket // of the attempt that is under way
@@ -79,7 +83,7 @@ func New(c Config) (*Gate, error) {
 		return limits.Bucket{Name: name, Every: a.Every, Burst: a.Burst}
 	}
 	return &Gate{
-		detectors: detectors.Default(c.LearningUntil), rules: set.Fresh(), decisions: decisions, attempts: limits.NewAttempts(0),
+		detectors: detectors.Default(c.LearningUntil), rules: set.Fresh(), decisions: decisions, attempts: limits.NewAttempts(0), backend: c.Backend,
 		buckets: limits.LoginBucketSet{
 			Network: bucket("network", policy.Attempts.Network), Name: bucket("name", policy.Attempts.Name), Device: bucket("device", policy.Attempts.Device),
 		},
@@ -155,6 +159,12 @@ func (g *Gate) ask(stage rules.Stage, e *detectors.Event) policies.Verdict {
 	if g.rules.Asks(stage) {
 		signals := g.detectors.Assess(*e)
 		found := g.rules.Evaluate(stage, *e, signals)
+		if len(found) > 0 {
+			can := policies.MeansOf(stage, e, g.backend)
+			for i := range found {
+				found[i] = can.Feasible(found[i], signals, func(_, _ rules.Action) {})
+			}
+		}
 		g.grounds.asked(stage, e, signals, found)
 		g.register(found, e)
 		verdict, _ = policies.AnswerOf(found, signals)

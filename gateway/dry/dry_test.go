@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/kidoban/kidoban/detectors"
@@ -83,5 +84,47 @@ func TestLimitsHold(t *testing.T) {
 	}
 	if last.Action != rules.Refuse || last.Reason != policies.ReasonLimit {
 		t.Errorf("after 20 others: %s, want the limit", fmt.Sprint(last))
+	}
+}
+
+// What the preset cannot do falls back as the rule declares.
+func TestFallsBack(t *testing.T) {
+	set, faults := rules.Load(fstest.MapFS{"a.yaml": {Data: []byte(`id: test.lying
+title: A network fails
+severity: low
+owner: security-team
+reason: For a test.
+review_by: 2027-05-31
+on: login.after
+when: outcome == "failure"
+then:
+  - decide: {scope: source.network, action: deceive, for: 30m, else: refuse}
+mode: enforce
+tests:
+  - name: a failure
+    given: [{outcome: failure}]
+    expect: {action: deceive, scope: source.network}
+  - name: a success
+    given: [{outcome: success}]
+    expect: none
+`)}})
+	if len(faults) > 0 {
+		t.Fatal(faults)
+	}
+	for _, test := range []struct {
+		backend *policies.Backend
+		want    rules.Action
+	}{{nil, rules.Deceive}, {&policies.Backend{}, rules.Refuse}} {
+		g, err := dry.New(dry.Config{Set: set, Backend: test.backend})
+		if err != nil {
+			t.Fatal(err)
+		}
+		first := attempt(monday, 1, "203.0.113.7")
+		g.Before(first)
+		first.Outcome = detectors.Failure
+		g.After(first)
+		if v := g.Before(attempt(monday.Add(time.Second), 2, "203.0.113.7")); v.Action != test.want {
+			t.Errorf("with preset %v: %+v, want %s", test.backend, v, test.want)
+		}
 	}
 }

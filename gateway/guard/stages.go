@@ -47,13 +47,12 @@ func (v *visit) foreseen(stage rules.Stage, e detectors.Event, m means) policies
 	return v.ruling(found, signals)
 }
 
-// means says which actions can be done about what is at hand. The zero value is where
-// nothing can be answered.
+// means are [policies.Means], but for what is the same about every request.
 type means struct {
-	refuse   bool        // or delay
-	stepUp   func() bool // nil: never
-	deceive  func() bool // whether a lie would look true; nil: never. Evidence of an attack is needed besides
-	policies bool        // of what cannot be done, and for which a rule declares nothing, policies say what is done
+	refuse   bool
+	stepUp   func() bool
+	deceive  func() bool
+	policies bool
 }
 
 // loginMeans are those of a login.
@@ -63,70 +62,13 @@ func (v *visit) loginMeans() means {
 	}}
 }
 
-func (m means) can(a rules.Action, signals []detectors.Signal) bool {
-	switch a {
-	case rules.StepUp:
-		return m.stepUp != nil && m.stepUp()
-	case rules.Delay, rules.Refuse:
-		return m.refuse
-	case rules.Deceive:
-		return m.deceive != nil && policies.Attacked(signals) && m.deceive()
-	}
-	return true
-}
-
-// instead is what to answer in the place of what cannot be: what the rule declares, or
-// else a refusal. ok is false where policies have an answer of their own.
-func (m means) instead(declared *rules.Action, signals []detectors.Signal) (a rules.Action, ok bool) {
-	switch {
-	case declared != nil && (*declared == rules.Allow || m.can(*declared, signals)):
-		return *declared, true
-	case m.policies:
-		return rules.Allow, false
-	case m.refuse:
-		return rules.Refuse, true
-	}
-	return rules.Allow, true
-}
-
-// lasts reports whether a decision of this action can be carried out.
-func (m means) lasts(c *Core, a rules.Action) bool {
-	switch a {
-	case rules.StepUp:
-		return c.Factors != nil
-	case rules.Deceive:
-		return m.deceive == nil || m.deceive()
-	}
-	return true
-}
-
 // feasible puts what a rule declares for the case in the place of actions that cannot be
 // done, and says so in the finding and in the log.
 func (c *Core) feasible(f rules.Finding, signals []detectors.Signal, m means) rules.Finding {
-	for j, then := range f.Then {
-		if then.Answer != rules.Allow && !m.can(then.Answer, signals) {
-			instead, ok := m.instead(then.Else, signals)
-			if ok && instead != then.Answer {
-				c.fellBack(&f, then.Answer, instead)
-				f.Then[j].Answer, f.Then[j].Else = instead, nil
-			}
-		}
-		if d := then.Decide; d != nil && d.Else != nil && !m.lasts(c, d.Action) {
-			c.fellBack(&f, d.Action, *d.Else)
-			if f.Then[j].Decide = nil; *d.Else != rules.Allow {
-				f.Then[j].Decide = &rules.Decide{Scope: d.Scope, Action: *d.Else, For: d.For}
-			}
-		}
-	}
-	return f
-}
-
-// fellBack says of a finding that one action is in another's place, which it then is in
-// a list of the finding's own.
-func (c *Core) fellBack(f *rules.Finding, action, instead rules.Action) {
-	f.Then = slices.Clone(f.Then)
-	f.Why += "; " + action.String() + " cannot be done here, " + instead.String() + " is in its place"
-	c.complain("an action of a rule cannot be done, and falls back", "rule", string(f.Rule), "action", action.String(), "instead", instead.String())
+	can := policies.Means{Refuse: m.refuse, StepUp: m.stepUp, Deceive: m.deceive, Factors: c.Factors != nil, Policies: m.policies}
+	return can.Feasible(f, signals, func(action, instead rules.Action) {
+		c.complain("an action of a rule cannot be done, and falls back", "rule", string(f.Rule), "action", action.String(), "instead", instead.String())
+	})
 }
 
 // ruling is what the findings of a stage beside log-ins answer. What they only would is

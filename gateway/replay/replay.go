@@ -8,6 +8,9 @@
 // happened. What a rule would have decided changes none of those that follow, so a
 // rule that refuses is seen to hit longer than an attacker might have gone on.
 //
+// What cannot be done about an event falls back as the rule declares, as it would live, as
+// far as the event and a preset tell what can.
+//
 // Hits are counted whatever the mode of a rule. Where it is asked how log-ins would be
 // answered, rules that differ from OLD are taken to be enforced and all others act as
 // their mode says: the answer is what enforcing the change would mean.
@@ -29,6 +32,7 @@ import (
 	"time"
 
 	"github.com/kidoban/kidoban/detectors"
+	"github.com/kidoban/kidoban/policies"
 	"github.com/kidoban/kidoban/rules"
 )
 
@@ -37,6 +41,9 @@ type Config struct {
 	Source Source
 	// Old is compared with New. The sets are not changed.
 	Old, New *rules.Set
+	// Backend is the preset of the service, which says where nobody can be deceived; nil:
+	// everywhere one can. See [policies.MeansOf].
+	Backend *policies.Backend
 	// Learning is for how long from the first event on all accounts are believed, as a
 	// new gate does; 0: the events tell since when accounts are known.
 	Learning time.Duration
@@ -294,7 +301,7 @@ func (j *judge) judge(r *Recorded, before, after []detectors.Signal) {
 		j.count(r, was, is)
 	}
 	for _, t := range j.touched {
-		t.wasHit, t.isHit = false, false
+		t.wasHit, t.isHit, t.wasInstead, t.isInstead = false, false, false, false
 	}
 }
 
@@ -307,6 +314,8 @@ func (j *judge) ask(stage rules.Stage, e *detectors.Event, signals []detectors.S
 	if j.changed.Asks(stage) {
 		changed = j.changed.Evaluate(stage, *e, signals)
 	}
+	j.feasible(stage, e, signals, old, func(t *tally) { t.wasInstead = true })
+	j.feasible(stage, e, signals, changed, func(t *tally) { t.isInstead = true })
 	j.foundOld = append(j.foundOld, old...)
 	j.foundNew = append(j.foundNew, changed...)
 	j.found = j.found[:0]
@@ -315,7 +324,7 @@ func (j *judge) ask(stage rules.Stage, e *detectors.Event, signals []detectors.S
 		t.wasHit = true
 		j.touched = append(j.touched, t)
 		if t.change == Same {
-			t.isHit = true
+			t.isHit, t.isInstead = true, t.wasInstead
 			j.found = append(j.found, old[i])
 		}
 	}
@@ -332,6 +341,18 @@ func (j *judge) ask(stage rules.Stage, e *detectors.Event, signals []detectors.S
 	j.then.register(old, e)
 	j.now.register(j.found, e)
 	return j.then.to(stage, old, e, signals), j.now.to(stage, j.found, e, signals)
+}
+
+// feasible puts what rules declare for the case in the place of what cannot be done, and
+// tells of which rules.
+func (j *judge) feasible(stage rules.Stage, e *detectors.Event, signals []detectors.Signal, found []rules.Finding, told func(*tally)) {
+	if len(found) == 0 {
+		return
+	}
+	can := policies.MeansOf(stage, e, j.Backend)
+	for i := range found {
+		found[i] = can.Feasible(found[i], signals, func(_, _ rules.Action) { told(j.byID[found[i].Rule]) })
+	}
 }
 
 // prove notes whom an event proves to be a person.
@@ -394,6 +415,12 @@ func (j *judge) count(r *Recorded, was, is rules.Action) {
 		}
 		if t.isHit {
 			t.newHits++
+		}
+		if t.wasInstead {
+			t.oldInstead++
+		}
+		if t.isInstead {
+			t.newInstead++
 		}
 		if t.change == Same {
 			continue

@@ -17,6 +17,7 @@ import (
 	"github.com/kidoban/kidoban/detectors"
 	"github.com/kidoban/kidoban/gateway/feed"
 	"github.com/kidoban/kidoban/gateway/replay"
+	"github.com/kidoban/kidoban/policies"
 	"github.com/kidoban/kidoban/rules"
 )
 
@@ -426,5 +427,44 @@ func TestExemptedMatches(t *testing.T) {
 	r := run(t, replay.Config{Source: s, Old: load(t, manyNames("3")), New: load(t, exempt)})
 	if x := r.Rules[0]; x.Old != 3 || x.New != 0 || x.NewExempted != 3 || x.OldExempted != 0 || x.Lost.Events != 3 {
 		t.Errorf("got %+v, want 3 hits lost and exempted", x)
+	}
+}
+
+// What cannot be done falls back as it would live, and the report says so.
+func TestFallsBack(t *testing.T) {
+	lying := strings.NewReplacer("action: step_up, for: 30m", "action: deceive, for: 30m, else: step_up", "expect: {action: step_up", "expect: {action: deceive").Replace(manyNames("3"))
+	var s story
+	for i := range 5 {
+		s = append(s, login(i, fmt.Sprintf("a%d", i), "203.0.113.7", detectors.Failure))
+	}
+	for _, test := range []struct {
+		name    string
+		backend *policies.Backend
+		want    rules.Action
+		fell    uint64
+	}{
+		{"no preset", nil, rules.Deceive, 0},
+		{"one without failures", &policies.Backend{}, rules.StepUp, 3},
+		{"one with them", &policies.Backend{Login: policies.LoginForm{Failure: map[string]policies.Rendering{"html": {}}}}, rules.Deceive, 0},
+	} {
+		r := run(t, replay.Config{Source: s, Old: load(t), New: load(t, lying), Backend: test.backend, Examples: 1})
+		if r.Rules[0].NewFellBack != test.fell || r.Rules[0].OldFellBack != 0 || r.Rules[0].New != 3 {
+			t.Errorf("%s: %+v, want %d to fall back", test.name, r.Rules[0], test.fell)
+		}
+		if a := r.Answers[len(r.Answers)-1]; a.New != test.want || a.Events != 2 {
+			t.Errorf("%s: answers %+v, want 2 times %s", test.name, r.Answers, test.want)
+		}
+		var b bytes.Buffer
+		if err := r.WriteTable(&b, "en"); err != nil {
+			t.Fatal(err)
+		}
+		const said, why = "in the place of what cannot be done: 0 → 3", "deceive cannot be done here, step_up is in its place"
+		if fell := test.fell > 0; strings.Contains(b.String(), said) != fell || strings.Contains(r.Examples.Gained[0].Why, why) != fell {
+			t.Errorf("%s: the report says\n%s\nand %q", test.name, b.String(), r.Examples.Gained[0].Why)
+		}
+		same := run(t, replay.Config{Source: s, Old: load(t, lying), New: load(t, lying), Backend: test.backend})
+		if same.Rules[0].OldFellBack != test.fell || same.Rules[0].NewFellBack != test.fell {
+			t.Errorf("%s, no change: %+v", test.name, same.Rules[0])
+		}
 	}
 }

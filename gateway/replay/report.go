@@ -52,6 +52,9 @@ type RuleReport struct {
 	// Matches that exemptions kept from being hits, of all events that were replayed.
 	OldExempted uint64 `json:"old_exempted,omitempty"`
 	NewExempted uint64 `json:"new_exempted,omitempty"`
+	// Hits about which an action of the rule could not be done, and another is in its place.
+	OldFellBack uint64 `json:"old_fell_back,omitempty"`
+	NewFellBack uint64 `json:"new_fell_back,omitempty"`
 	// Of a rule that differs: all hits in NEW, those of NEW alone and those of OLD
 	// alone.
 	All    *Group `json:"all,omitempty"`
@@ -131,7 +134,7 @@ func (j *judge) report(c Counts) *Report {
 	}
 	before, now := exempted(j.old), exempted(j.changed)
 	for _, t := range j.tallies {
-		rule := RuleReport{Rule: t.id, Change: t.change, Old: t.oldHits, New: t.newHits, OldExempted: before[t.id], NewExempted: now[t.id]}
+		rule := RuleReport{Rule: t.id, Change: t.change, Old: t.oldHits, New: t.newHits, OldExempted: before[t.id], NewExempted: now[t.id], OldFellBack: t.oldInstead, NewFellBack: t.newInstead}
 		if t.change == Same {
 			rule.NewExempted = rule.OldExempted
 		}

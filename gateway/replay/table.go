@@ -62,6 +62,9 @@ func (r *Report) WriteTable(out io.Writer, language string) error {
 		if rule.OldExempted+rule.NewExempted > 0 {
 			fmt.Fprintf(b, "    %s: %s → %s\n", w["exempted"], thousands(rule.OldExempted), thousands(rule.NewExempted))
 		}
+		if rule.OldFellBack+rule.NewFellBack > 0 {
+			fmt.Fprintf(b, "    %s: %s → %s\n", w["fell back"], thousands(rule.OldFellBack), thousands(rule.NewFellBack))
+		}
 		w.group(b, "all", rule.All)
 		if rule.Change == Changed {
 			w.group(b, "gained", rule.Gained)

@@ -26,9 +26,13 @@ type tally struct {
 	old, new *rules.Rule // nil: not in that set
 
 	oldHits, newHits uint64
-	byNew            group // hits of NEW
-	gained, lost     group // hits of NEW alone, of OLD alone
-	wasHit, isHit    bool  // by the event at hand
+	// hits of which an action could not be done
+	oldInstead, newInstead uint64
+	byNew                  group // hits of NEW
+	gained, lost           group // hits of NEW alone, of OLD alone
+	wasHit, isHit          bool  // by the event at hand
+
+	wasInstead, isInstead bool // about which an action could not be done
 }
 
 // group is whom hits are about, in bounded memory.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/kidoban/kidoban/gateway/feed"
 	"github.com/kidoban/kidoban/gateway/replay"
+	"github.com/kidoban/kidoban/policies"
 	"github.com/kidoban/kidoban/rules"
 )
 
@@ -27,6 +29,7 @@ const replayExamples = 20
 // replayOptions are the flags of kidoban rules replay.
 type replayOptions struct {
 	events, rules, against, dataDir string
+	backend, policies               string
 	record                          recordFlags
 	from, to                        string
 	learning                        time.Duration
@@ -64,6 +67,10 @@ file, which is laid over OLD. OLD is a directory, shipped, or running: what the 
 --data-dir has in force. Without --against it is running where events come from there and
 the gate has rules of its own, and else shipped.
 
+What a preset cannot do falls back as a rule declares: --backend names it. Without one
+everybody can be deceived who may be. That a gate has second factors, and who is in one,
+is believed.
+
 Events are replayed as they happened: what a rule would have stopped goes on. Detectors
 begin empty; with --from what was before is learned and not counted.
 rules/README.md says more ("Try it on the past").`,
@@ -81,6 +88,8 @@ rules/README.md says more ("Try it on the past").`,
 	f.StringVar(&o.events, "events", "", "the events: a `file`, -, spool, record or demo")
 	f.StringVar(&o.rules, "rules", "", "NEW: a `directory` of rules, or one file")
 	f.StringVar(&o.against, "against", "", "OLD: a `directory` of rules, shipped or running")
+	f.StringVar(&o.backend, "backend", "", "the preset of the service, by its `name` (default: not known)")
+	f.StringVar(&o.policies, "policies", "", "a `directory` with the preset in its folder backends (default: those that ship)")
 	f.StringVar(&o.dataDir, "data-dir", "", "data_dir of the gate, a `directory` (default: as the gate's own default)")
 	f.StringVar(&o.record.keys, "keys", "", "the keyring that opens the record, a `file` (default: keys.json in the data_dir)")
 	f.BoolVar(&o.record.json, "json", false, "write JSON")
@@ -114,6 +123,9 @@ func (o *replayOptions) run(ctx context.Context) error {
 	}
 	if !c.To.IsZero() && !c.From.Before(c.To) {
 		return fmt.Errorf("--from %s is not before --to %s", o.from, o.to)
+	}
+	if err = o.preset(&c); err != nil {
+		return err
 	}
 	if o.dataDir == "" {
 		o.dataDir = filepath.Join(caddy.AppDataDir(), "kidoban")
@@ -156,6 +168,22 @@ func (o *replayOptions) run(ctx context.Context) error {
 		return r.WriteJSON(o.out)
 	}
 	return r.WriteTable(o.out, o.language)
+}
+
+// preset reads the one that --backend names.
+func (o *replayOptions) preset(c *replay.Config) (err error) {
+	if o.backend == "" {
+		if o.policies != "" {
+			return errors.New("--policies says where presets are: name the one of the service with --backend")
+		}
+		return nil
+	}
+	var dir fs.FS
+	if o.policies != "" {
+		dir = os.DirFS(filepath.Join(o.policies, "backends"))
+	}
+	c.Backend, err = policies.LoadBackend(o.backend, dir)
+	return err
 }
 
 // source opens what --events names. done closes it.

@@ -103,3 +103,33 @@ func TestReplayOfADataDirectory(t *testing.T) {
 		t.Errorf("OLD has %d rules, want the %d that ship", len(c.Old.Rules()), len(shipped.Rules()))
 	}
 }
+
+// The preset is one that ships, or of a directory of policies, and never guessed.
+func TestReplayReadsThePreset(t *testing.T) {
+	dir := t.TempDir()
+	shipped, err := os.ReadFile(filepath.Join("..", "..", "..", "policies", "backends", "chatcore.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "backends"), 0o700), os.WriteFile(filepath.Join(dir, "backends", "own.yaml"), shipped, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		backend, policies, name, fault string
+	}{
+		{"", "", "", ""},
+		{"chatcore", "", "chatcore", ""},
+		{"own", dir, "own", ""},
+		{"own", "", "", "there is no own.yaml"},
+		{"", dir, "", "--backend"},
+	} {
+		var c replay.Config
+		err := (&replayOptions{backend: test.backend, policies: test.policies}).preset(&c)
+		if got := c.Backend; test.fault == "" && (err != nil || (got == nil) != (test.name == "") || got != nil && got.Name != test.name) {
+			t.Errorf("%+v: got %+v, %v", test, got, err)
+		}
+		if test.fault != "" && (err == nil || !strings.Contains(err.Error(), test.fault)) {
+			t.Errorf("%+v: got %v", test, err)
+		}
+	}
+}
