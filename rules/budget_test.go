@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -205,5 +206,21 @@ func TestUnderAFall(t *testing.T) {
 	var none rules.Fall
 	if none.UnmarshalText([]byte("x")) == nil {
 		t.Error("x is a fall")
+	}
+}
+
+// A rule that matches no larger a share of good log-ins than its budget is within it when
+// an attack makes as many hits as there are good log-ins; without an attack any 20 are too many.
+func TestBudgetOfGoodLogins(t *testing.T) {
+	const logins = 10_000
+	for _, percent := range []float64{0.1, 1, 5, 10} {
+		good := over(int(percent/100*logins), 5, old, true)
+		b := rules.Budget{FalsePositives: percent}
+		if j := b.Judge(slices.Concat(good, struck(logins, "theirs", old, false))); j.Over || j.Benign != len(good) {
+			t.Errorf("%v%%, an attack: %+v", percent, j)
+		}
+		if j := b.Judge(good); j.Over != (len(good) >= 20) {
+			t.Errorf("%v%%, no attack: %+v", percent, j)
+		}
 	}
 }

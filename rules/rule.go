@@ -128,10 +128,14 @@ type Exemption struct {
 	Until  time.Time `json:"until"` // midnight UTC; an event of this time or later is not covered
 }
 
-// Budget is how many false positives the rule's owner accepts.
+// Budget is how many false positives the rule's owner accepts: a share of the rule's hits,
+// not of log-ins. Judge holds it against hits. A simulation of days without an attack,
+// where every hit is a false one, holds it against the share of good log-ins that the rule
+// matches: where that is within the budget, so is the share of hits as soon as an attack
+// makes as many hits as there are good log-ins.
 type Budget struct {
-	FalsePositives float64       `json:"false_positives"` // percent of hits that may prove benign; see Judge
-	Over           time.Duration `json:"over"`
+	FalsePositives float64       `json:"false_positives"` // percent of hits, an account being one of them, that may be people who did nothing wrong
+	Over           time.Duration `json:"over"`            // the time whose hits count, up to now
 }
 
 // Test is one story in a rule file and how it ends. Load runs all of them.

@@ -9,7 +9,7 @@ import (
 // Rule is a rule of a defense, as far as its false matches go.
 type Rule struct {
 	ID     string
-	Budget float64 // share of good log-ins that it may match; 0: it states none
+	Budget float64 // share of its hits that may be good log-ins, and on days without an attack of good log-ins that it may match; 0: it states none
 	Bounds []Bound
 }
 

@@ -69,7 +69,7 @@ func TestRulesHaveBounds(t *testing.T) {
 	}
 	for _, r := range dry.NewGrounded(gate).Rules() {
 		if r.Budget <= 0 || r.Budget > 0.1 {
-			t.Errorf("%s: a budget of %v of good log-ins", r.ID, r.Budget)
+			t.Errorf("%s: a budget of %v", r.ID, r.Budget)
 		}
 		if len(r.Bounds) == 0 && r.ID != "password.breached" && r.ID != "network.tor" && r.ID != "network.hosting" {
 			t.Errorf("%s: no number", r.ID)

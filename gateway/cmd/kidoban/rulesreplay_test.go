@@ -111,7 +111,7 @@ func TestReplayReadsThePreset(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(os.Mkdir(filepath.Join(dir, "backends"), 0o700), os.WriteFile(filepath.Join(dir, "backends", "own.yaml"), shipped, 0o600)); err != nil {
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "backends"), 0o700), os.WriteFile(filepath.Join(dir, "backends", "own.yaml"), bytes.Replace(shipped, []byte("name: chatcore"), []byte("name: own"), 1), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	for _, test := range []struct {

@@ -28,8 +28,9 @@ people in the same offices and behind the same carriers. Of each rule it tells t
 in 100,000 good log-ins, the rule's budget, and how high the numbers that its condition compares
 get among good log-ins: a threshold comes from these, never from attacks.
 
-A rule misses if its worst seed is over its budget, or if a busier day has more than three times
-the share of false matches. With --check the status is 1 then.`,
+A rule misses if its worst seed matches a larger share of good log-ins than its budget is of
+hits (rules/README.md says why that is enough), or if a busier day has more than three times the
+share of false matches. With --check the status is 1 then.`,
 		Example: "  kidoban simulate budget --seeds 1-3\n  kidoban simulate budget --rules ./rules --json",
 		Args:    cobra.NoArgs,
 	}
