@@ -319,10 +319,14 @@ func (a Act) check() error {
 
 // act marks the entry of an act, as updates of decisions do.
 func (f *Findings) act(ctx context.Context, tx *sql.Tx, a Act, now time.Time) error {
+	return markAct(ctx, tx, f.dialect, a, now)
+}
+
+func markAct(ctx context.Context, tx *sql.Tx, d dialect, a Act, now time.Time) error {
 	if a.Entry == "" {
 		return nil
 	}
-	if _, err := tx.ExecContext(ctx, f.dialect.sql(`INSERT INTO decision_acts (entry, at) VALUES (?, ?) ON CONFLICT (entry) DO NOTHING`), a.Entry, micros(now)); err != nil {
+	if _, err := tx.ExecContext(ctx, d.sql(`INSERT INTO decision_acts (entry, at) VALUES (?, ?) ON CONFLICT (entry) DO NOTHING`), a.Entry, micros(now)); err != nil {
 		return fmt.Errorf("marking an act: %w", err)
 	}
 	return nil

@@ -67,6 +67,7 @@ func (p *place) clear(t interface{ Fatal(...any) }) {
 	}
 	for _, text := range []string{`DELETE FROM decisions`, `DELETE FROM decision_acts`, `DELETE FROM outbox`, `DELETE FROM ledger`,
 		`DELETE FROM findings`, `DELETE FROM finding_references`, `DELETE FROM rule_texts`, `DELETE FROM rule_hits`, `DELETE FROM rule_falls`, `DELETE FROM rule_nodes`,
+		`DELETE FROM incidents`, `DELETE FROM incident_changes`, `DELETE FROM incident_findings`, `DELETE FROM incident_accounts`,
 		`UPDATE outbox_open SET number = 0`, `UPDATE decisions_revision SET revision = 0`} {
 		if _, err := p.db.Exec(text); err != nil {
 			t.Fatal(err)

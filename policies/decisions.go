@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -393,6 +394,56 @@ func (d *Decisions) lift(ctx context.Context, id string, act Act, now time.Time)
 	d.release()
 	d.tell([]Decision{s.Decision})
 	return s.Decision, nil
+}
+
+// Relate says to which incident decisions belong, by their ids; at most 10,000 at a time.
+// One that belongs to an incident already stays there, and one that is not kept is left
+// out. Nobody is told.
+func (d *Decisions) Relate(ctx context.Context, incidents map[string]string, now time.Time) error {
+	if len(incidents) == 0 {
+		return nil
+	}
+	if len(incidents) > maxBatch {
+		return fmt.Errorf("relating %d decisions to incidents: at most %d at a time; send them in parts", len(incidents), maxBatch)
+	}
+	if err := d.acquire(ctx); err != nil {
+		return err
+	}
+	defer d.release()
+	var changed []Stored
+	revision, err := d.store.Update(ctx, func(tx DecisionTx) error {
+		changed = nil
+		for _, id := range slices.Sorted(maps.Keys(incidents)) {
+			s, err := tx.ByID(id)
+			if errors.Is(err, ErrNotFound) || err == nil && s.Incident != "" {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			s.Incident = incidents[id]
+			if err := tx.Put(s.Decision, s.State); err != nil {
+				return err
+			}
+			changed = append(changed, s)
+		}
+		if len(changed) == 0 {
+			return errNothingToDo
+		}
+		return nil
+	})
+	if errors.Is(err, errNothingToDo) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("relating %d decisions to incidents: %w", len(incidents), err)
+	}
+	for i := range changed {
+		if s := &changed[i]; s.State == StateLive && s.Until.After(now) {
+			d.live.put(&s.Decision, revision, false)
+		}
+	}
+	return nil
 }
 
 // holdOff is how long the rule behind d is held off when d is lifted at now.

@@ -64,7 +64,9 @@ type Found struct {
 	Source       string            `json:"source,omitempty"`     // the address
 	Explanation  rules.Explanation `json:"explanation,omitzero"` // empty where the rule was replaced before it could be asked
 	Fall         rules.Fall        `json:"fall,omitzero"`        // of the rule, when it found this
+	Incidents    []string          `json:"incidents,omitempty"`  // ids of those that took it up
 	Text         string            `json:"-"`                    // of the rule
+	Proposes     []IncidentSubject `json:"-"`                    // incidents that take it up when it is kept
 }
 
 // Reference is a name under which people look for a finding: a code that somebody
@@ -82,15 +84,37 @@ type Kept struct {
 	References []Reference
 	Hits       []rules.Hit
 	Over       map[rules.ID]time.Duration // how long the hits of a rule count; without: 90 days
+	Proposals  []Proposal                 // of one subject at most one
+	Tell       func(Incident) []Notice    // what is told of an incident that comes into being; nil: nothing
 }
 
-// Keep keeps k, all or nothing. What is kept already stays as it is.
-func (f *Findings) Keep(ctx context.Context, k Kept, now time.Time) error {
-	if len(k.Findings)+len(k.References)+len(k.Hits) == 0 {
-		return nil
+// Taken is what became of what was kept.
+type Taken struct {
+	Opened    []Incident        // that came into being
+	Decisions map[string]string // of those that findings led to, the incident of the finding, by the id of the decision
+	Refused   int               // findings whose incident did not come into being, because too many are open
+}
+
+// Empty reports whether there is nothing to keep.
+func (k Kept) Empty() bool {
+	return len(k.Findings)+len(k.References)+len(k.Hits)+len(k.Proposals) == 0
+}
+
+// Keep keeps k, all or nothing. What is kept already stays as it is; only what
+// proposals count is counted again, as after an error that is [ErrUncertain]. Of
+// several nodes that propose the same incident one opens it, and what the others found
+// joins it, as does what is found later while it is open.
+func (f *Findings) Keep(ctx context.Context, k Kept, now time.Time) (Taken, error) {
+	var taken Taken
+	if k.Empty() {
+		return taken, nil
 	}
 	err := f.dialect.transact(ctx, f.db, func(tx *sql.Tx) error {
-		if err := f.putFindings(ctx, tx, k.Findings, now); err != nil {
+		found, incidents, err := f.takeUp(ctx, tx, k, &taken, now)
+		if err != nil {
+			return err
+		}
+		if err := f.putFindings(ctx, tx, found, now); err != nil {
 			return err
 		}
 		for _, r := range slices.SortedFunc(slices.Values(k.References), func(a, b Reference) int { return strings.Compare(a.Name, b.Name) }) {
@@ -99,12 +123,15 @@ func (f *Findings) Keep(ctx context.Context, k Kept, now time.Time) error {
 				return err
 			}
 		}
+		if taken.Decisions, err = f.related(ctx, tx, k.References, incidents); err != nil {
+			return err
+		}
 		return f.putHits(ctx, tx, k.Hits, k.Over)
 	})
 	if err != nil {
-		return fmt.Errorf("keeping what rules found: %w", err)
+		return Taken{}, fmt.Errorf("keeping what rules found: %w", err)
 	}
-	return nil
+	return taken, nil
 }
 
 func (f *Findings) putFindings(ctx context.Context, tx *sql.Tx, found []Found, now time.Time) error {

@@ -44,7 +44,7 @@ func TestFindingsAreFoundByWhatLeadsToThem(t *testing.T) {
 	onDatabases(t, func(t *testing.T, _ place, f *policies.Findings) {
 		id, decision := policies.NewFindingID(noon), policies.NewFindingID(noon)
 		want := aFinding(id, noon)
-		if err := f.Keep(t.Context(), policies.Kept{
+		if _, err := f.Keep(t.Context(), policies.Kept{
 			Findings: []policies.Found{want},
 			References: []policies.Reference{
 				{Name: decision, Rule: "a.rule", Decision: decision, Finding: id},
@@ -92,7 +92,7 @@ func TestFindingsAreBounded(t *testing.T) {
 		other := aFinding(policies.NewFindingID(noon), noon)
 		other.Rule, other.Generation = "b.rule", strings.Repeat("b", 64)
 		k.Findings = append(k.Findings, other)
-		if err := f.Keep(t.Context(), k, noon); err != nil {
+		if _, err := f.Keep(t.Context(), k, noon); err != nil {
 			t.Fatal(err)
 		}
 		count := func(table string) (n int) {
@@ -147,7 +147,7 @@ func keepOffice(t *testing.T, f *policies.Findings, first, last int, at time.Tim
 		k.Hits = append(k.Hits, h)
 		proofs = append(proofs, own(h, time.Minute))
 	}
-	if err := f.Keep(t.Context(), k, at); err != nil {
+	if _, err := f.Keep(t.Context(), k, at); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := f.Prove(t.Context(), proofs); err != nil || n["a.rule"] != last-first {
@@ -280,7 +280,7 @@ func TestHitsOfOneAccount(t *testing.T) {
 	onDatabases(t, func(t *testing.T, _ place, f *policies.Findings) {
 		keep := func(h rules.Hit) {
 			t.Helper()
-			if err := f.Keep(t.Context(), policies.Kept{Hits: []rules.Hit{h}, Over: map[rules.ID]time.Duration{"a.rule": 7 * 24 * time.Hour}}, h.Time); err != nil {
+			if _, err := f.Keep(t.Context(), policies.Kept{Hits: []rules.Hit{h}, Over: map[rules.ID]time.Duration{"a.rule": 7 * 24 * time.Hour}}, h.Time); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -333,7 +333,7 @@ func TestAnOperatorSaysThatItWasBenign(t *testing.T) {
 		x.Account = string(h.Account)
 		unknown := aFinding(policies.NewFindingID(noon), noon)
 		unknown.Account = "nobody's"
-		if err := f.Keep(t.Context(), policies.Kept{Findings: []policies.Found{x, unknown}, Hits: []rules.Hit{h}}, noon); err != nil {
+		if _, err := f.Keep(t.Context(), policies.Kept{Findings: []policies.Found{x, unknown}, Hits: []rules.Hit{h}}, noon); err != nil {
 			t.Fatal(err)
 		}
 		for range 2 {
@@ -393,13 +393,13 @@ func TestWhatCannotBeKeptIsNotKept(t *testing.T) {
 		odd.Account, odd.Text = "a\x00b\xff", "id: \x00"
 		h := aHit("a\x00b", 1, noon)
 		h.Account, h.Device = "a\x00\xff", "\x00"
-		if err := f.Keep(t.Context(), policies.Kept{Findings: []policies.Found{odd}, Hits: []rules.Hit{h}, References: []policies.Reference{{Name: "\x00"}}}, noon); err != nil {
+		if _, err := f.Keep(t.Context(), policies.Kept{Findings: []policies.Found{odd}, Hits: []rules.Hit{h}, References: []policies.Reference{{Name: "\x00"}}}, noon); err != nil {
 			t.Errorf("what clients may send: %v", err)
 		}
 		big := aFinding(policies.NewFindingID(noon), noon)
 		big.Why = strings.Repeat("x", 100_000)
 		fine := aFinding(policies.NewFindingID(noon), noon)
-		if err := f.Keep(t.Context(), policies.Kept{Findings: []policies.Found{fine, big}}, noon); err == nil {
+		if _, err := f.Keep(t.Context(), policies.Kept{Findings: []policies.Found{fine, big}}, noon); err == nil {
 			t.Error("a finding of 100,000 bytes is kept")
 		}
 		if _, err := f.Explain(t.Context(), fine.ID); !errors.Is(err, policies.ErrNotFound) {
