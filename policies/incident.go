@@ -174,6 +174,11 @@ const (
 // IncidentSubject is what findings must share to be of one incident.
 type IncidentSubject struct{ Category, Key, Value string }
 
+// Compare orders subjects.
+func (s IncidentSubject) Compare(o IncidentSubject) int {
+	return cmp.Or(cmp.Compare(s.Category, o.Category), cmp.Compare(s.Key, o.Key), cmp.Compare(s.Value, o.Value))
+}
+
 // Proposal is what findings propose as one incident, summed up.
 type Proposal struct {
 	IncidentSubject
@@ -243,8 +248,8 @@ func addRules(to, more []rules.ID) []rules.ID {
 	return to
 }
 
-// checkMove tells what is wrong with a move that is asked for, whatever the incident.
-func checkMove(to IncidentState, note string) error {
+// CheckMove tells what is wrong with a move that is asked for, whatever the incident.
+func CheckMove(to IncidentState, note string) error {
 	var faults FieldErrors
 	if !slices.Contains(IncidentStates(), to) || to == IncidentProposed {
 		faults = append(faults, FieldError{"state", fmt.Sprintf("%.64q is none to move to; want one of declared, contained, eradicated, recovering, closed", to)})

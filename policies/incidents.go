@@ -237,7 +237,7 @@ func texts(ctx context.Context, r reader, query string, args ...any) ([]string, 
 // is none, a [MoveError] where the state may not follow, [FieldErrors] where what is
 // asked for is not valid.
 func (s *Incidents) Move(ctx context.Context, id string, to IncidentState, note string, act Act, now time.Time) (Incident, error) {
-	err := cmp.Or(checkMove(to, note), act.check())
+	err := cmp.Or(CheckMove(to, note), act.check())
 	if err != nil {
 		return Incident{}, err
 	}

@@ -101,6 +101,9 @@ func Open(ctx context.Context, db *storage.DB, keys *storage.Keyring, s Settings
 	if c.Findings, err = policies.NewFindings(db.SQL(), db.Dialect()); err != nil {
 		return nil, fmt.Errorf("opening the store of findings: %w", err)
 	}
+	if c.Incidents, err = policies.NewIncidents(db.SQL(), db.Dialect()); err != nil {
+		return nil, fmt.Errorf("opening the store of incidents: %w", err)
+	}
 	if c.Outbox, err = policies.NewOutbox(db.SQL(), db.Dialect()); err != nil {
 		return nil, fmt.Errorf("opening the outbox: %w", err)
 	}

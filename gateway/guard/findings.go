@@ -3,6 +3,7 @@ package guard
 import (
 	"cmp"
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"sync"
@@ -34,6 +35,8 @@ type findings struct {
 	hits       map[hitKey]rules.Hit
 	proofs     []detectors.Event
 	unkept     uint64 // since the start; there were too many
+	proposed   map[policies.IncidentSubject]*policies.Proposal
+	unproposed uint64 // since the start; there were too many incidents
 	allowed    map[rules.ID]allowance
 
 	writing sync.Mutex    // held while it is written down; guards all below
@@ -95,6 +98,7 @@ func (s *findings) note(seen []sighting) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, f := range seen {
+		s.proposeLocked(policies.ProposalsOf(f.Finding, f.event))
 		s.hitLocked(rules.NewHit(f.Rule, f.Generation, f.event))
 		if len(s.found) >= pendingMost {
 			s.unkept++
@@ -171,7 +175,7 @@ func (c *Core) UnkeptFindings() uint64 {
 }
 
 // take takes what is to be written down.
-func (s *findings) take(now time.Time) (seen []sighting, references []policies.Reference, hits []rules.Hit, proofs []detectors.Event) {
+func (s *findings) take(now time.Time) (seen []sighting, references []policies.Reference, hits []rules.Hit, proofs []detectors.Event, proposals []policies.Proposal) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	named := make(map[string]bool, len(s.references))
@@ -203,7 +207,7 @@ func (s *findings) take(now time.Time) (seen []sighting, references []policies.R
 	references, hits, proofs = s.references, slices.Collect(maps.Values(s.hits)), s.proofs
 	s.found, s.references, s.proofs = nil, nil, nil
 	clear(s.hits)
-	return seen, references, hits, proofs
+	return seen, references, hits, proofs, s.takeProposalsLocked()
 }
 
 // keepFindings writes down what rules found, explained, and what proved benign.
@@ -212,14 +216,13 @@ func (c *Core) keepFindings(ctx context.Context) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	now := c.Now()
-	if len(s.failed.Findings)+len(s.failed.References)+len(s.failed.Hits) > 0 {
-		if err := c.Findings.Keep(ctx, s.failed, now); err != nil {
-			c.complain("what rules found is not kept", "error", err)
+	if !s.failed.Empty() {
+		if err := c.keep(ctx, s.failed, now); err != nil {
 			return
 		}
 		s.failed = policies.Kept{}
 	}
-	seen, references, hits, proofs := s.take(now)
+	seen, references, hits, proofs, proposals := s.take(now)
 	if c.room != nil && len(seen) > 0 && !c.room() {
 		c.complain("what rules found is not kept", "error", "the disk is nearly full")
 		s.mu.Lock()
@@ -227,7 +230,7 @@ func (c *Core) keepFindings(ctx context.Context) {
 		s.mu.Unlock()
 		seen, references = nil, nil
 	}
-	k := policies.Kept{References: references, Over: map[rules.ID]time.Duration{}}
+	k := policies.Kept{References: references, Over: map[rules.ID]time.Duration{}, Proposals: proposals, Tell: c.incidentNotices}
 	for _, f := range seen {
 		k.Findings = append(k.Findings, c.explained(ctx, f))
 	}
@@ -238,8 +241,7 @@ func (c *Core) keepFindings(ctx context.Context) {
 			k.Over[h.Rule] = r.Budget.Over
 		}
 	}
-	if err := c.Findings.Keep(ctx, k, now); err != nil {
-		c.complain("what rules found is not kept", "error", err)
+	if err := c.keep(ctx, k, now); err != nil {
 		s.failed = k
 		return // what proves the hits comes again, at the next log-in
 	}
@@ -250,6 +252,17 @@ func (c *Core) keepFindings(ctx context.Context) {
 	for rule := range proved {
 		s.spentLocked(rule)
 	}
+}
+
+// keep writes k down, and does what follows from it.
+func (c *Core) keep(ctx context.Context, k policies.Kept, now time.Time) error {
+	taken, err := c.Findings.Keep(ctx, k, now)
+	if err != nil {
+		c.complain("what rules found is not kept", "error", err)
+		return err
+	}
+	c.took(ctx, taken, now)
+	return nil
 }
 
 // spentLocked notes that the budget of a rule is to be looked at. Expects writing.
@@ -272,6 +285,9 @@ func (c *Core) explained(ctx context.Context, f sighting) policies.Found {
 		c.complain("a finding is kept without what decided", "error", err)
 	}
 	x.Explanation = why
+	for _, p := range policies.ProposalsOf(f.Finding, f.event) {
+		x.Proposes = append(x.Proposes, p.IncidentSubject)
+	}
 	if r, ok := f.set.Rule(f.Rule); ok && r.Generation == f.Generation {
 		x.Text = r.Text
 	}
@@ -321,5 +337,5 @@ func (c *Core) sweepFindings(ctx context.Context, now time.Time) error {
 		return nil
 	}
 	s.purged = now
-	return c.Findings.Purge(ctx, c.Rules.Load().Rules(), now)
+	return errors.Join(c.Findings.Purge(ctx, c.Rules.Load().Rules(), now), c.purgeIncidents(ctx, now))
 }

@@ -113,6 +113,7 @@ type Core struct {
 	Ledger    *policies.Ledger
 	Outbox    *policies.Outbox
 	Findings  *policies.Findings
+	Incidents *policies.Incidents
 	Detectors *detectors.Set
 	Rules     *atomic.Pointer[rules.Set]
 	Limiter   *limits.Limiter

@@ -9,8 +9,8 @@ import (
 	"github.com/kidoban/kidoban/policies"
 )
 
-// Subscription is a receiver that is told of decisions, of rules that fall, and of what
-// rules have told.
+// Subscription is a receiver that is told of decisions, of rules that fall, of incidents that
+// rules propose, and of what rules have told.
 type Subscription struct {
 	Channel  string   // empty: webhook
 	To       string   // its name there
@@ -28,7 +28,7 @@ func NoticeTypes() []string {
 	for _, change := range []policies.Change{policies.Registered, policies.Extended, policies.Lifted, policies.Expired} {
 		all = append(all, noticeType(change))
 	}
-	return append(all, ruleMatched, noticeFell)
+	return append(all, ruleMatched, noticeFell, noticeIncident)
 }
 
 // wants reports whether s is to be told of a type.
