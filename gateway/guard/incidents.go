@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"maps"
@@ -51,14 +52,17 @@ func (c *Core) UnproposedFindings() uint64 {
 	return c.findings.unproposed
 }
 
-// takeProposalsLocked takes what is to be written down of incidents, in a fixed order.
+// takeProposalsLocked takes what is to be written down of incidents. What was found first
+// comes first: there may not be room for all.
 func (s *findings) takeProposalsLocked() []policies.Proposal {
 	var all []policies.Proposal
 	for _, p := range s.proposed {
 		all = append(all, *p)
 	}
 	s.proposed = nil
-	slices.SortFunc(all, func(a, b policies.Proposal) int { return a.IncidentSubject.Compare(b.IncidentSubject) })
+	slices.SortFunc(all, func(a, b policies.Proposal) int {
+		return cmp.Or(a.First.Compare(b.First), a.Compare(b.IncidentSubject))
+	})
 	return all
 }
 
