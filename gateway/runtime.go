@@ -250,7 +250,7 @@ func (rt *runtime) api(operators *api.Operators) (http.Handler, error) {
 	}
 	s := &api.Server{
 		Acts: rt.core, Decisions: rt.core.Decisions, Sessions: rt.core.Sessions, Devices: rt.core.Devices, Report: rt.core.Ledger.Report, Search: rt.stream.Search,
-		Rules: rt.core.Rules.Load, Life: rt.core, Faults: rt.faulty, Parts: rt.parts, Operators: operators, Once: seen, Source: clientAddress,
+		Rules: rt.core.Rules.Load, Life: rt.core, Incidents: rt.core, Faults: rt.faulty, Parts: rt.parts, Operators: operators, Once: seen, Source: clientAddress,
 		Now: rt.core.Now, Log: slog.New(rt.log),
 	}
 	if rt.core.Factors != nil { // else the interfaces stay nil

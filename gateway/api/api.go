@@ -1,5 +1,5 @@
-// Package api is what operators and their tools speak to: decisions, accounts,
-// events, health and the report, as JSON under /v1. The contract is
+// Package api is what operators and their tools speak to: decisions, incidents,
+// accounts, events, health and the report, as JSON under /v1. The contract is
 // openapi.yaml, which the API serves at /v1/openapi.yaml.
 //
 // Every call is authenticated, by an operator's key or by AWS Signature Version 4,
@@ -111,6 +111,17 @@ type RuleLife interface {
 	Undo(ctx context.Context, rule rules.ID, from, to time.Time, by string) (policies.Undoing, error)
 }
 
+// Incidents is what rules propose to look into, and what becomes of it.
+type Incidents interface {
+	// ListIncidents is a page of incidents, as of [policies.Incidents.List].
+	ListIncidents(ctx context.Context, q policies.IncidentQuery) (page []policies.Incident, next string, err error)
+	// Incident is one with what belongs to it; [policies.ErrNotFound] where there is none.
+	Incident(ctx context.Context, id string) (policies.IncidentView, error)
+	// MoveIncident brings one into a state, which is an act as of [Acts]. Errors as of
+	// [policies.Incidents.Move].
+	MoveIncident(ctx context.Context, id string, to policies.IncidentState, note, by string) (policies.Incident, error)
+}
+
 // Server is what the API needs. All fields are required unless they say otherwise.
 type Server struct {
 	Acts      Acts
@@ -125,9 +136,10 @@ type Server struct {
 	// Report sums up the hours that begin in [from, to).
 	Report func(ctx context.Context, from, to time.Time) ([]policies.LedgerRow, error)
 	// Search finds events, the newest first; see [stream.Stream.Search].
-	Search func(context.Context, stream.Query) (page []detectors.Event, next stream.Cursor, err error)
-	Rules  func() *rules.Set
-	Life   RuleLife
+	Search    func(context.Context, stream.Query) (page []detectors.Event, next stream.Cursor, err error)
+	Rules     func() *rules.Set
+	Life      RuleLife
+	Incidents Incidents
 	// Faults is what was left out of the configuration, and why. Optional.
 	Faults func() []error
 	// Parts tells how the parts of the gate are. Optional.

@@ -166,7 +166,7 @@ func newServer(t *testing.T, change ...func(*server)) *server {
 		t.Fatal(faults)
 	}
 	s.api = &api.Server{
-		Acts: s, Decisions: s, Sessions: s, Devices: devices{s}, Factors: factors{s}, Slips: s, Holds: holds{s}, Search: s.events.Search, Rules: func() *rules.Set { return set }, Life: life{s},
+		Acts: s, Decisions: s, Sessions: s, Devices: devices{s}, Factors: factors{s}, Slips: s, Holds: holds{s}, Search: s.events.Search, Rules: func() *rules.Set { return set }, Life: life{s}, Incidents: cases{s},
 		Report: func(context.Context, time.Time, time.Time) ([]policies.LedgerRow, error) {
 			return []policies.LedgerRow{{Control: "decisions", Action: rules.StepUp, Reason: policies.ReasonDecision, Rule: "stuffing.sequential", Count: 3,
 				First: s.at.Truncate(time.Hour), Last: s.at.Truncate(time.Hour)}}, s.fault()

@@ -111,6 +111,7 @@ func TestContractIsExercised(t *testing.T) {
 		"previewUndo": {"GET", "/v1/rules/any/undo" + lastHour}, "undoRule": {"POST", "/v1/rules/any/undo" + lastHour},
 		"listCounters": {"GET", "/v1/counters"}, "listExemptions": {"GET", "/v1/exemptions"},
 		"explain": {"GET", "/v1/findings/KAXE-W7Y0"}, "markBenign": {"POST", "/v1/findings/KAXE-W7Y0/benign"},
+		"listIncidents": {"GET", "/v1/incidents"}, "getIncident": {"GET", "/v1/incidents/" + caseID}, "moveIncident": {"POST", "/v1/incidents/" + caseID + "/state", declaring},
 		"searchEvents": {"GET", "/v1/events"}, "getReport": {"GET", "/v1/report"}, "listSessions": {"GET", "/v1/accounts/17/sessions"},
 		"endSessions": {"DELETE", "/v1/accounts/17/sessions"}, "endSession": {"DELETE", "/v1/sessions/x"},
 		"listFactors": {"GET", "/v1/accounts/17/factors"}, "removeFactor": {"DELETE", "/v1/accounts/17/factors/x"},
@@ -156,6 +157,12 @@ func TestContractIsExercised(t *testing.T) {
 	s.do(newCall("GET", "/v1/openapi.yaml", "", "If-None-Match", "*"))
 	s.do(newCall("GET", "/v1/decisions", "", "If-None-Match", "*"))
 	s.do(newCall("GET", "/v1/rules", "", "If-None-Match", "*"))
+	s.do(newCall("GET", "/v1/incidents", "", "If-None-Match", "*"))
+	s.do(newCall("GET", "/v1/incidents/"+caseID, "", "If-None-Match", "*"))
+	s.do(newCall("GET", "/v1/incidents/none", ""))                                                   // 404
+	s.do(newCall("POST", "/v1/incidents/none/state", declaring))                                     // 404
+	s.do(newCall("POST", "/v1/incidents/"+caseID+"/state", `{"state":"recovering","note":"x"}`))     // 409
+	s.do(newCall("POST", "/v1/incidents/"+caseID+"/state", declaring, "Content-Type", "text/plain")) // 415
 	for _, call := range [][2]string{{"GET", "/v1/rules/none"}, {"POST", "/v1/rules/none/restore"}, {"GET", "/v1/findings/none"}, {"POST", "/v1/findings/none/benign"}} {
 		s.do(newCall(call[0], call[1], "")) // 404
 	}

@@ -102,6 +102,9 @@ func problem(err error) *Problem {
 		return &Problem{Type: typeNotFound, Status: http.StatusNotFound, Title: "There is no such thing", Detail: "it never was, or it is over"}
 	case errors.Is(err, auth.ErrSessionEnded), errors.Is(err, auth.ErrExpired):
 		return &Problem{Type: typeConflict, Status: http.StatusConflict, Title: "The session has ended already"}
+	case errors.Is(err, policies.ErrNoMove):
+		move, _ := errors.AsType[*policies.MoveError](err)
+		return &Problem{Type: typeConflict, Status: http.StatusConflict, Title: "The incident is in a state that this does not follow", Detail: move.Error()}
 	case errors.Is(err, auth.ErrRebind):
 		return &Problem{Type: typeRebind, Status: http.StatusConflict, Title: "The authenticator was disabled after too many wrong attempts", Detail: "remove it; its owner binds it anew"}
 	case errors.Is(err, policies.ErrFull):
