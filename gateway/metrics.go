@@ -99,6 +99,7 @@ var (
 	rulesLate    = described("rules_events_late", "Events that came too late for a counter in force. It falls where rules go.")
 	rulesExempt  = described("rule_exempted", "Matches that the exemptions of a rule kept from being findings, since the start. It falls where exemptions go.", "rule")
 	foundUnkept  = described("findings_unkept_total", "Findings of rules, and codes that lead to them, that were too many to be kept one by one.")
+	unproposed   = described("findings_without_incident_total", "Findings whose incident did not come into being, because too many are open.")
 	noticesSent  = described("notices_sent_total", "Notices that webhooks took.")
 	noticesGone  = described("notices_given_up_total", "Notices that no webhook took in time, or that one refused.")
 )
@@ -108,7 +109,7 @@ func (g *gauges) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		partDegraded, partDown, filesLeftOut, nodesAlive, actsOpen, remembered, recordBytes, recordOwed, mirrorLag, mirrorOwed,
 		streamLag, streamOwed, streamLost, streamUnsent, geoAge, alarmsOn, rulesInForce, rulesFallen, rulesApart,
-		rulesBytes, rulesRoom, rulesKeys, rulesWide, rulesForgot, rulesLate, rulesExempt, foundUnkept, noticesSent, noticesGone,
+		rulesBytes, rulesRoom, rulesKeys, rulesWide, rulesForgot, rulesLate, rulesExempt, foundUnkept, unproposed, noticesSent, noticesGone,
 	} {
 		out <- d
 	}
@@ -171,6 +172,7 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 	gauge(rulesApart, truth[len(apart) > 0])
 	g.collectRules(rt.core.Rules.Load(), gauge)
 	counter(foundUnkept, float64(rt.core.UnkeptFindings()))
+	counter(unproposed, float64(rt.core.UnproposedFindings()))
 	notices := rt.hooks.Status()
 	counter(noticesSent, float64(notices.Sent))
 	counter(noticesGone, float64(notices.GivenUp))

@@ -99,7 +99,7 @@ http://127.0.0.1:%[2]d {
 		`kidoban_part_degraded{part="keys"}`: "0", `kidoban_part_degraded{part="detectors"}`: "0",
 		`kidoban_faults`: "1", `kidoban_nodes`: "1", `kidoban_acts_open`: "0", `kidoban_record_unwritten_denials`: "0",
 		`kidoban_stream_waiting_events`: "0", `kidoban_stream_unsent_events_total`: "0",
-		`kidoban_rules_disagree`: "0", `kidoban_findings_unkept_total`: "0", `kidoban_part_degraded{part="rules"}`: "0",
+		`kidoban_rules_disagree`: "0", `kidoban_findings_unkept_total`: "0", `kidoban_findings_without_incident_total`: "0", `kidoban_part_degraded{part="rules"}`: "0",
 		`kidoban_rules_memory_limit_bytes`: "2.097152e+06", `kidoban_rules_memory_bytes`: "0", `kidoban_rules_keys`: "0", `kidoban_rules_keys_widened`: "0",
 		`kidoban_rules_keys_forgotten`: "0", `kidoban_rules_events_late`: "0", `kidoban_rule_exempted{rule="own.exempting"}`: "0",
 		`kidoban_notices_sent_total`: "0", `kidoban_notices_given_up_total`: "0",

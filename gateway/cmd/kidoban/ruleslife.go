@@ -86,6 +86,9 @@ func showStory(w io.Writer, s policies.Story) error {
 		for _, p := range f.Then {
 			fmt.Fprintf(t, "  proposed\t%s\n", proposal(p))
 		}
+		for _, id := range f.Incidents {
+			fmt.Fprintf(t, "  incident\t%s\n", id)
+		}
 		if f.Fall != rules.Stands {
 			fmt.Fprintf(t, "  fallen\tto %s, because the rule spent its budget\n", f.Fall)
 		}

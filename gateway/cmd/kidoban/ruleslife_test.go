@@ -25,8 +25,9 @@ func aStory() policies.Story {
 		Finding: rules.Finding{ID: "06h31n8jg2", Rule: "bad.office", Title: "Three people of one network", Severity: "high", Generation: strings.Repeat("6", 64),
 			Mode: rules.Enforce, Time: monday, Then: []rules.Response{
 				{Mode: rules.Enforce, Decide: &rules.Decide{Scope: "source.network", Action: rules.StepUp, For: time.Hour}},
-				{Mode: rules.Shadow, Answer: rules.Delay}}},
-		Stage: rules.LoginAfter, Account: "17", Organization: "acme", Source: "192.0.2.44", Fall: rules.Softened,
+				{Mode: rules.Shadow, Answer: rules.Delay},
+				{Mode: rules.Enforce, Incident: &rules.Incident{Category: "credential-stuffing", Key: "source.network"}}}},
+		Stage: rules.LoginAfter, Account: "17", Organization: "acme", Source: "192.0.2.44", Fall: rules.Softened, Incidents: []string{"06h31i"},
 		Explanation: rules.Explanation{File: "bad.yaml", When: "people >= 3 || source.flagged == 1", Values: map[string]any{"people": 3, "source.flagged": 0},
 			Parts: []rules.Part{
 				{Text: "people >= 3", Line: 2, Column: 7, Result: "true", Decided: true, Names: []string{"people"}},
@@ -57,6 +58,8 @@ Finding 06h31n8jg2, 2026-11-23T09:00:00Z, at login.after
   account   17 of acme, from 192.0.2.44
   proposed  step_up source.network for 1h0m0s (enforce)
   proposed  answer the attempt: delay (shadow)
+  proposed  an incident credential-stuffing of source.network (enforce)
+  incident  06h31i
   fallen    to step_up, because the rule spent its budget
   file      bad.yaml, generation 666666666666
 The condition held because of what is marked with *:
