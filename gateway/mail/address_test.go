@@ -97,7 +97,7 @@ func FuzzMessage(f *testing.F) {
 		names := mail.Templates()
 		n := notice(names[int(which)%len(names)], language)
 		n.MessageID, n.State = id, policies.Uncertain
-		for _, value := range []string{"account", "client", "name", "by", "decision", "scope", "value", "action", "origin", "rule", "reason", "incident", "mode", "lifted_by", "factor", "about"} {
+		for _, value := range []string{"account", "client", "name", "by", "decision", "scope", "value", "action", "origin", "rule", "reason", "incident", "category", "mode", "lifted_by", "factor", "about"} {
 			n.Values[value] = text + "."
 		}
 		raw, err := mailer(t, nil).Compose(to, n)

@@ -38,6 +38,7 @@ var terms = map[string]map[string]string{
 	"decision.lifted":      {"en": "lifted decisions", "ja": "取り消された判定"},
 	"decision.expired":     {"en": "expired decisions", "ja": "期限切れの判定"},
 	"rule.fell":            {"en": "rules that spent their budget", "ja": "誤検知の許容枠を使い切ったルール"},
+	"incident.proposed":    {"en": "proposed incidents", "ja": "インシデントの可能性のお知らせ"},
 	"factor.added":         {"en": "second factors that were added", "ja": "二要素認証の追加"},
 	"factor.removed":       {"en": "second factors that were removed", "ja": "二要素認証の削除"},
 	"factor.disabled":      {"en": "second factors that were locked", "ja": "二要素認証のロック"},

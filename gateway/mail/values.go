@@ -36,6 +36,7 @@ type values struct {
 	By      string // who did it, where not the account's owner
 
 	Decision, Scope, Value, Action, Origin, Rule, Reason, Incident, Mode string // of a decision
+	Category                                                             string // of an incident
 	Lifted, LiftedBy                                                     string
 
 	About string // what a digest counts
@@ -61,6 +62,7 @@ var known = map[string]take{
 	"rule":      line(func(v *values) *string { return &v.Rule }, maxText, false),
 	"reason":    line(func(v *values) *string { return &v.Reason }, maxReason, false),
 	"incident":  line(func(v *values) *string { return &v.Incident }, maxText, false),
+	"category":  line(func(v *values) *string { return &v.Category }, maxText, false),
 	"lifted_by": line(func(v *values) *string { return &v.LiftedBy }, maxText, false),
 	"scope":     term(func(v *values) *string { return &v.Scope }),
 	"action":    term(func(v *values) *string { return &v.Action }),

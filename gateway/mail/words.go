@@ -53,6 +53,7 @@ var required = map[string][]string{
 	"decision.lifted":      {"scope", "value", "action"},
 	"decision.expired":     {"scope", "value", "action"},
 	"rule.fell":            {"rule", "action", "reason"}, // it spent its budget of false positives
+	"incident.proposed":    {"incident", "category", "scope", "value", "rule", "reason"},
 	"factor.added":         {"account", "factor"},
 	"factor.removed":       {"account", "factor"},
 	"factor.disabled":      {"account", "factor"}, // after too many wrong answers

@@ -50,7 +50,7 @@ func everything() map[string]string {
 		"account": "ann@example.com", "at": "2026-11-23T00:04:59Z", "until": "2026-11-23T00:35:00Z", "country": "JP", "client": "Firefox 146 on Windows",
 		"factor": "passkey", "name": "Ann's phone", "count": "7", "code": "4821-7730", "url": "https://chat.example.com/.kidoban/enrol?t=3qZr5u0yVYkS9b2x",
 		"by": "ops", "decision": "0195c4f2", "scope": "network", "value": "203.0.113.0/24", "action": "step_up", "origin": "operator", "rule": "stuffing.many-accounts-one-network",
-		"reason": "ticket 4711: a list is being tried", "incident": "2026-117", "mode": "enforce", "lifted": "2026-11-23T00:20:00Z", "lifted_by": "night", "about": "confirmation.code",
+		"reason": "ticket 4711: a list is being tried", "incident": "2026-117", "category": "credential-stuffing", "mode": "enforce", "lifted": "2026-11-23T00:20:00Z", "lifted_by": "night", "about": "confirmation.code",
 	}
 }
 
@@ -420,7 +420,7 @@ func TestHostileValues(t *testing.T) {
 	for _, name := range mail.Templates() {
 		for _, language := range mail.Languages {
 			n := notice(name, language)
-			for _, value := range []string{"account", "client", "name", "by", "decision", "scope", "value", "action", "origin", "rule", "reason", "incident", "mode", "lifted_by", "factor", "about"} {
+			for _, value := range []string{"account", "client", "name", "by", "decision", "scope", "value", "action", "origin", "rule", "reason", "incident", "category", "mode", "lifted_by", "factor", "about"} {
 				n.Values[value] = hostile
 			}
 			raw, err := m.Compose("ann@example.com", n)
@@ -443,7 +443,7 @@ func TestHostileValues(t *testing.T) {
 					t.Errorf("%s.%s: a link to %s", name, language, got)
 				}
 			}
-			if !strings.HasPrefix(name, "decision.") && !strings.HasPrefix(name, "rule.") && name != "notices.more" && strings.Contains(l.text, "https://evil.example/login") {
+			if !strings.HasPrefix(name, "decision.") && !strings.HasPrefix(name, "rule.") && !strings.HasPrefix(name, "incident.") && name != "notices.more" && strings.Contains(l.text, "https://evil.example/login") {
 				t.Errorf("%s.%s: mail programs make a link of what a stranger wrote:\n%s", name, language, l.text)
 			}
 		}
