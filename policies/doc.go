@@ -17,6 +17,10 @@
 // of what it tells of, or not at all; it is handed out until it is settled, to one
 // holder at a time.
 //
+// [Incidents] are what findings of rules propose to look into. Of one category and
+// subject one is open, on all nodes together, and takes up what is found further. How it
+// came into each state stays on it: when, in whose name and by which criteria.
+//
 // [Backend] describes a protected service as data: what its routes do, how its
 // answers tell success from failure, what it accepts as proof, how it says who
 // somebody is. A preset is read strictly, and all its faults are told at once.
