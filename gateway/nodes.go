@@ -31,7 +31,7 @@ type Webhook struct {
 	// During a rotation there are two.
 	Secrets []Secret `json:"secrets"`
 	// Events are decision.registered, decision.extended, decision.lifted,
-	// decision.expired and rule.fell; empty: all.
+	// decision.expired, rule.matched, rule.fell and incident.proposed; empty: all.
 	Events []string `json:"events,omitempty"`
 	// Allow lists networks inside the house that the address may lead to. Without
 	// it only public addresses are called.
