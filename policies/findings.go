@@ -126,7 +126,10 @@ func (f *Findings) Keep(ctx context.Context, k Kept, now time.Time) (Taken, erro
 		if taken.Decisions, err = f.related(ctx, tx, k.References, incidents); err != nil {
 			return err
 		}
-		return f.putHits(ctx, tx, k.Hits, k.Over)
+		if err := f.putHits(ctx, tx, k.Hits, k.Over); err != nil {
+			return err
+		}
+		return f.tellOf(ctx, tx, taken.Opened, k.Tell, now)
 	})
 	if err != nil {
 		return Taken{}, fmt.Errorf("keeping what rules found: %w", err)

@@ -120,7 +120,7 @@ type Seconds float64
 func (s Seconds) Duration() time.Duration { return time.Duration(float64(s) * float64(time.Second)) }
 
 // ByGate is who closes what nobody declared.
-const ByGate = "gate"
+const ByGate = "(gate)"
 
 // Times is how long it took, as far as i has come.
 func (i Incident) Times() (t IncidentTimes) {

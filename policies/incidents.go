@@ -307,7 +307,6 @@ func (f *Findings) takeUp(ctx context.Context, tx *sql.Tx, k Kept, taken *Taken,
 		return nil, nil, err
 	}
 	ids := make(map[IncidentSubject]string, len(k.Proposals))
-	notices := &intents{dialect: f.dialect, tx: tx}
 	for _, p := range k.Proposals {
 		i, fresh, err := f.incidentFor(ctx, tx, p, toMicro(now))
 		if err != nil {
@@ -318,24 +317,9 @@ func (f *Findings) takeUp(ctx context.Context, tx *sql.Tx, k Kept, taken *Taken,
 			continue
 		}
 		ids[p.IncidentSubject] = i.ID
-		if !fresh {
-			continue
+		if fresh {
+			taken.Opened = append(taken.Opened, i)
 		}
-		taken.Opened = append(taken.Opened, i)
-		if k.Tell == nil {
-			continue
-		}
-		for _, n := range k.Tell(i) {
-			if err := n.check(); err != nil {
-				return nil, nil, err
-			}
-			if _, err := notices.put(ctx, n, toMicro(now)); err != nil {
-				return nil, nil, err
-			}
-		}
-	}
-	if err := notices.flush(ctx); err != nil {
-		return nil, nil, err
 	}
 	found, incidents = slices.Clone(k.Findings), make(map[string]string)
 	full := make(map[string]int)
@@ -357,6 +341,26 @@ func (f *Findings) takeUp(ctx context.Context, tx *sql.Tx, k Kept, taken *Taken,
 		}
 	}
 	return found, incidents, nil
+}
+
+// tellOf keeps what is told of incidents that came into being. It comes last: whoever
+// else has something to tell waits until the commit.
+func (f *Findings) tellOf(ctx context.Context, tx *sql.Tx, opened []Incident, tell func(Incident) []Notice, now time.Time) error {
+	if tell == nil {
+		return nil
+	}
+	i := &intents{dialect: f.dialect, tx: tx}
+	for _, o := range opened {
+		for _, n := range tell(o) {
+			if err := n.check(); err != nil {
+				return err
+			}
+			if _, err := i.put(ctx, n, toMicro(now)); err != nil {
+				return err
+			}
+		}
+	}
+	return i.flush(ctx)
 }
 
 // incidentFor is the incident that p joins or opens; without an id where too many are

@@ -95,10 +95,14 @@ func (c *Core) foresee(stage rules.Stage, e detectors.Event, signals []detectors
 }
 
 func (s *findings) note(seen []sighting) {
+	var proposals []policies.Proposal
+	for _, f := range seen {
+		proposals = append(proposals, policies.ProposalsOf(f.Finding, f.event)...)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.proposeLocked(proposals)
 	for _, f := range seen {
-		s.proposeLocked(policies.ProposalsOf(f.Finding, f.event))
 		s.hitLocked(rules.NewHit(f.Rule, f.Generation, f.event))
 		if len(s.found) >= pendingMost {
 			s.unkept++

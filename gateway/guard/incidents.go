@@ -68,6 +68,8 @@ func (s *findings) takeProposalsLocked() []policies.Proposal {
 
 // took does what follows from incidents that took up what was found.
 func (c *Core) took(ctx context.Context, taken policies.Taken, now time.Time) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), actTime) // it is kept, whoever goes away
+	defer cancel()
 	for _, i := range taken.Opened {
 		c.Log.Warn("rules propose an incident", "incident", i.ID, "category", i.Category, "key", i.Key, "value", i.Value, "rule", string(i.Rules[0]))
 		c.noteIncident(ctx, entryProposed, i)

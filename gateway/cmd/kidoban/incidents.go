@@ -54,7 +54,7 @@ eradicated, recovering, closed, or any. The role of the key is viewer or more.`,
 		Args: cobra.NoArgs,
 	}
 	cmd.Flags().StringVar(&state, "state", "open", "incidents in this `state`")
-	cmd.Flags().IntVar(&limit, "limit", 50, "at most this `many`, up to 200")
+	cmd.Flags().IntVar(&limit, "limit", 50, "at most this `number`, up to 200")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
 	open := operatorsAPIFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
