@@ -66,6 +66,9 @@ func newGateBeside(t testing.TB, b *backend, sites string, options ...string) *g
 	if testing.Verbose() {
 		level = "INFO"
 	}
+	if !slices.ContainsFunc(options, func(o string) bool { return strings.HasPrefix(o, "policies ") }) {
+		options = append(slices.Clip(options), "policies testdata")
+	}
 	config := fmt.Sprintf(`{
 	admin off
 	persist_config off
@@ -81,7 +84,6 @@ func newGateBeside(t testing.TB, b *backend, sites string, options ...string) *g
 	}
 	kidoban {
 		data_dir %[4]s
-		policies testdata
 		%[5]s
 	}
 }
