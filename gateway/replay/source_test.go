@@ -53,6 +53,13 @@ func TestFromSpool(t *testing.T) {
 	if len(all) != 4 {
 		t.Fatalf("%d events, want 4", len(all))
 	}
+	tokyo := time.FixedZone("Asia/Tokyo", 9*3600)
+	for i, r := range read(t, replay.InZone(replay.FromSpool(dir), tokyo)) {
+		want := []int16{540, 60, 540, 540}[i] // but for the one that shows a clock
+		if r.Event.Offset != want || r.Known.Kind != "" && r.Known.Offset != want || r.Known.Kind == "" && r.Known.Offset != 0 || r.Event.Shift != all[i].Event.Shift {
+			t.Errorf("in Tokyo event %d is %d and %d minutes ahead, want %d; it was known as %d", i, r.Event.Offset, r.Event.Shift, want, r.Known.Offset)
+		}
+	}
 	if k := all[0].Known; k.Account != "" || k.Outcome != detectors.Unknown || k.History.Capacity != 12 || all[0].Event.Account != "newcomer" {
 		t.Errorf("a first log-in was known as %+v", k)
 	}

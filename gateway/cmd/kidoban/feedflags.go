@@ -18,7 +18,7 @@ type feedFlags struct {
 func (o *feedFlags) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.format, "format", "jsonl", "what the events are written in: "+strings.Join(feed.Formats, ", "))
-	f.Func("zone", "the time `zone` whose clock rules read for events of which the file does not say it, such as Asia/Tokyo (default: UTC)", func(name string) (err error) {
+	f.Func("zone", "the time `zone` whose clock rules read for events that do not say it, such as Asia/Tokyo (default: UTC)", func(name string) (err error) {
 		o.options.Zone, err = rules.Zone(name)
 		return err
 	})

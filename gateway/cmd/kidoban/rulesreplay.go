@@ -202,7 +202,7 @@ func (o *replayOptions) source(c *replay.Config) (s replay.Source, what string, 
 			if _, err := os.Stat(dir); err != nil {
 				return nil, "", done, fmt.Errorf("no gate has kept events in %s: name its data_dir with --data-dir", o.dataDir)
 			}
-			return replay.FromSpool(dir), "spool " + dir, done, nil
+			return replay.InZone(replay.FromSpool(dir), o.feed.options.Zone), "spool " + dir, done, nil
 		}
 		in, what, format = replay.Demo(), "demo", "jsonl"
 	case "record":
@@ -214,7 +214,7 @@ func (o *replayOptions) source(c *replay.Config) (s replay.Source, what string, 
 		if err != nil {
 			return nil, "", done, err
 		}
-		return replay.FromRecord(dir, keys), "record " + dir, done, nil
+		return replay.InZone(replay.FromRecord(dir, keys), o.feed.options.Zone), "record " + dir, done, nil
 	case "-":
 		in, what = os.Stdin, "-"
 	default:
