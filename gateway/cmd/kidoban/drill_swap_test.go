@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"net/http"
 	"os"
@@ -12,6 +13,102 @@ import (
 	"testing"
 	"time"
 )
+
+// swapRule is a rule file of the drill: the i-th, as of a turn; a bad one does not check.
+func swapRule(i, turn int, bad bool) []byte {
+	text := strings.NewReplacer("drill.many-failures", fmt.Sprintf("drill.n%d", i), "failed >= 5000", "failed >= 3",
+		"repeat: 3,", "repeat: 2,", "repeat: 5001,", "repeat: 3,", "within: 10m", fmt.Sprintf("within: %dm", 10+i%10)).Replace(goodRule)
+	if bad {
+		text = strings.Replace(text, "severity: low", "severity: lowest", 1)
+	}
+	return fmt.Appendf(nil, "# %d\n%s", turn, text)
+}
+
+func swapFile(i int) string { return fmt.Sprintf("n%04d.yaml", i) }
+
+// TestOneBadFile changes many rule files of a gate, one of them into a bad one: the others
+// are in force, and of that one the last good version is, also after the gate lost its
+// power and started again. While no version can be kept, rules are in force all the same,
+// and the gate says so.
+func TestOneBadFile(t *testing.T) {
+	const many, bad = 40, 7
+	dir := filepath.Join(t.TempDir(), "rules")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	write := func(turn int, withBad bool) {
+		t.Helper()
+		for i := range many {
+			if err := os.WriteFile(filepath.Join(dir, swapFile(i)), swapRule(i, turn, withBad && i == bad), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	generation := func(i, turn int) string { return fmt.Sprintf("%x", sha256.Sum256(swapRule(i, turn, false))) }
+	n := newNode(t, "swap", newTown(t, 12), "rules "+dir)
+
+	// awaits waits until all rules are of a turn, but the bad one of another, and health
+	// tells a fault with certain words; "": none of the rules' files.
+	awaits := func(turn, ofBad int, fault string) {
+		t.Helper()
+		wrong := "nothing was looked at"
+		late := time.After(30 * time.Second)
+		for tick := time.NewTicker(20 * time.Millisecond); ; {
+			select {
+			case <-tick.C:
+			case <-late:
+				t.Fatalf("turn %d: %s\n%s", turn, wrong, n.said())
+			}
+			_, health, err := n.call(http.MethodGet, "/v1/health", nil)
+			if err != nil {
+				wrong = err.Error()
+				continue
+			}
+			if told := strings.Contains(string(health), fault); !told || fault == "" && (strings.Contains(string(health), ".yaml") || strings.Contains(string(health), "remembered")) {
+				wrong = fmt.Sprintf("want fault %q of %s", fault, health)
+				continue
+			}
+			wrong = ""
+			for i := range many {
+				want := turn
+				if i == bad {
+					want = ofBad
+				}
+				_, body, err := n.call(http.MethodGet, fmt.Sprintf("/v1/rules/drill.n%d", i), nil)
+				if err != nil || !strings.Contains(string(body), generation(i, want)) {
+					wrong = fmt.Sprintf("rule %d is not of turn %d: %s %v", i, want, body, err)
+					break
+				}
+			}
+			if wrong == "" {
+				return
+			}
+		}
+	}
+	stays := swapFile(bad) + ":4:11: severity: unknown value \\\"lowest\\\""
+	write(0, false)
+	n.start()
+	awaits(0, 0, "")
+	write(1, true)
+	awaits(1, 0, stays)
+	awaits(1, 0, fmt.Sprintf("its version %.12s stays in force", generation(bad, 0)))
+	n.kill()
+	n.start()
+	awaits(1, 0, stays)
+	write(2, false)
+	awaits(2, 2, "")
+
+	// Where versions are kept is no folder any more.
+	good := filepath.Join(n.dir, "data", "good", "rules")
+	if err := os.Rename(good, good+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(good, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	write(3, false)
+	awaits(3, 3, "what is in force is not all remembered for the day it goes bad")
+}
 
 // BenchmarkSwap changes a thousand rule files at once, one of them into a bad one, under
 // a gate that people work through, and says what they felt: the slowest of a thousand
@@ -27,12 +124,7 @@ func BenchmarkSwap(b *testing.B) {
 	}
 	write := func(turn int) {
 		for i := range 1000 {
-			text := strings.NewReplacer("drill.many-failures", fmt.Sprintf("drill.n%d", i), "failed >= 5000", "failed >= 3",
-				"repeat: 3,", "repeat: 2,", "repeat: 5001,", "repeat: 3,", "within: 10m", fmt.Sprintf("within: %dm", 10+i%10)).Replace(goodRule)
-			if i == 500 && turn%2 == 1 {
-				text = strings.Replace(text, "severity: low", "severity: lowest", 1)
-			}
-			if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("n%04d.yaml", i)), fmt.Appendf(nil, "# %d\n%s", turn, text), 0o600); err != nil {
+			if err := os.WriteFile(filepath.Join(dir, swapFile(i)), swapRule(i, turn, i == 500 && turn%2 == 1), 0o600); err != nil {
 				b.Fatal(err)
 			}
 		}
