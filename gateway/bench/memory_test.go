@@ -274,7 +274,7 @@ func copySessions(ctx context.Context, db *sql.DB, id, kind string, from, to int
 		return err
 	}
 	for i := from; i < to; i++ {
-		s, name := session(i), fmt.Sprintf("%026d", i)
+		s, name := session(i), fmt.Sprintf("S%025d", i) // no decision is about it
 		hash := auth.HashCredential(kind, s.cookie)
 		if _, err := one.ExecContext(ctx, name, tokenHash(s.token), strconv.Itoa(i+2), id); err != nil {
 			return err
