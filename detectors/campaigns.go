@@ -22,10 +22,12 @@ type CampaignsConfig struct {
 // Campaigns sees the attack that no source and no account shows: many addresses, few
 // attempts each.
 //
-// First, whether there is one. In strata of log-ins (of all, of those without a known
-// device, of strangers, and without a known device by autonomous system and by
-// organization) the share of failures is watched for a change; see stratum. An alarm is
-// about untrusted devices only.
+// First, whether there is one. In strata the share of failures among log-ins is watched for
+// a change: of all failures, of those without a known device and of those of strangers, and
+// by autonomous system and by organization of those without a known device; see stratum.
+// They are a share of all log-ins there, and not of those without a known device or of
+// strangers, which succeed less and less often while the gate gets to know people. An alarm
+// is about untrusted devices only.
 //
 // Then, who takes part. For what is known of an attempt (operator, country, TLS, header
 // fields, family, how popular the password is, whether the name logged in before, how new the
@@ -67,7 +69,8 @@ type Campaigns struct {
 	values *table[uint64, tally]
 	all    tally
 	good   [kinds]ranking
-	usual  mean // of overall, at good log-ins
+	usual  mean  // of overall, at good log-ins
+	normal share // of failures without a known device, while nothing is suspected
 
 	on map[alarmName]uint64 // keys of operators and organizations with an alarm
 
@@ -83,11 +86,12 @@ const (
 
 var fixedNames = [fixedStrata]string{"all", "untrusted", "strangers"}
 
-// What is assumed until something is known: the share of log-ins that fail.
+// What is assumed until something is known, as shares of all log-ins but the one of normal.
 const (
 	expectedAll       = 0.12
-	expectedUntrusted = 0.30
-	expectedStrangers = 0.35
+	expectedUntrusted = 0.10
+	expectedNormal    = 0.30 // of log-ins without a known device, that fail
+	expectedStrangers = 0.05
 )
 
 // tally counts successes and failures of unknown devices.
@@ -129,7 +133,7 @@ func NewCampaigns(c CampaignsConfig) *Campaigns {
 	}
 	heavy := func(s *stratum) bool { return s.since != 0 || s.base.n > 500 }
 	d := &Campaigns{
-		config: c, on: map[alarmName]uint64{},
+		config: c, on: map[alarmName]uint64{}, normal: share{n: basePrior, f: basePrior * expectedNormal},
 		fixed:         [fixedStrata]stratum{newStratum(expectedAll, true), newStratum(expectedUntrusted, true), newStratum(expectedStrangers, true)},
 		operators:     newTable[uint64](c.Operators, 60*24*time.Hour, heavy, nil),
 		organizations: newTable[uint64](c.Organizations, 60*24*time.Hour, heavy, nil),
@@ -153,7 +157,7 @@ func NewCampaigns(c CampaignsConfig) *Campaigns {
 // Signals implements [Detector].
 func (d *Campaigns) Signals() []Description {
 	return []Description{
-		{Name: "campaign.alarm", Unit: "0 or 1", Max: 1, Meaning: "1 while more log-ins fail than is normal among all, among those without a known device, among strangers, or without a known device from this operator or in this organization"},
+		{Name: "campaign.alarm", Unit: "0 or 1", Max: 1, Meaning: "1 while more log-ins than is normal fail, or fail without a known device (everywhere, from this operator or in this organization), or are failures of strangers"},
 		{Name: "campaign.rank", Unit: "share", Max: 1, Meaning: "share of the good log-ins lately, of a kind (from usual countries or from others), that look better than this one; said during an alarm, of devices that are not known"},
 		{Name: "campaign.odds", Unit: "share", Max: 1, Meaning: "how likely an attempt like this one is an attack, from failures and successes alone; said during an alarm, of devices that are not known"},
 	}
@@ -198,22 +202,22 @@ func (d *Campaigns) Alarms(now time.Time) (on []Alarm) {
 }
 
 func operatorWords(asn uint32) string {
-	return fmt.Sprintf("log-ins from AS%d without a known device", asn)
+	return fmt.Sprintf("log-ins from AS%d failed without a known device", asn)
 }
 
 func organizationWords(o Organization) string {
-	return fmt.Sprintf("log-ins to %.60q without a known device", string(o))
+	return fmt.Sprintf("log-ins to %.60q failed without a known device", string(o))
 }
 
-var fixedWords = [fixedStrata]string{"all log-ins", "log-ins without a known device", "log-ins of strangers"}
+var fixedWords = [fixedStrata]string{"log-ins failed", "log-ins failed without a known device", "log-ins were failures of strangers"}
 
-func (s *stratum) why(of string) string {
+func (s *stratum) why(words string) string {
 	unfamiliar := 0.0
 	if s.recent.f > 0 {
 		unfamiliar = math.Min(100, 100*float64(s.unfamiliar/s.recent.f))
 	}
-	return fmt.Sprintf("of %s, %.0f in 100 failed in the last minutes, normally at most %.0f; %.0f in 100 of the names that failed were never seen here",
-		of, 100*float64(s.recent.f/max(s.recent.n, 1)), 100*s.normal(s.bin), unfamiliar)
+	return fmt.Sprintf("%.0f in 100 %s in the last minutes, normally at most %.0f; %.0f in 100 of the names that failed were never seen here",
+		100*float64(s.recent.f/max(s.recent.n, 1)), words, 100*s.normal(s.bin), unfamiliar)
 }
 
 // concerns is the strongest alarm that is about e, as a sentence; empty: none.
@@ -266,22 +270,28 @@ func (d *Campaigns) Observe(e Event) {
 	}
 	failed, bin := e.Outcome == Failure, binOf(e.Time)
 	unfamiliar := e.Account == ""
+	untrusted := failed && !e.Device.Known()
 	d.fixed[stratumAll].observe(bin, failed, unfamiliar)
+	d.fixed[stratumUntrusted].observe(bin, untrusted, unfamiliar)
+	d.fixed[stratumStrangers].observe(bin, failed && strange(&e), unfamiliar)
+	if e.Source.ASN != 0 {
+		d.observeIn(d.operators, alarmName{operator: e.Source.ASN}, uint64(e.Source.ASN), &e, bin, untrusted, unfamiliar)
+	}
+	if e.Organization != "" {
+		d.observeIn(d.organizations, alarmName{organization: e.Organization}, hash64(organizationSalt, string(e.Organization)), &e, bin, untrusted, unfamiliar)
+	}
 	if e.Device.Known() {
 		if !failed {
 			d.good[d.kindOf(&e)].add(e.Time, 0)
 		}
 		return
 	}
-	d.fixed[stratumUntrusted].observe(bin, failed, unfamiliar)
-	if strange(&e) {
-		d.fixed[stratumStrangers].observe(bin, failed, unfamiliar)
-	}
-	if e.Source.ASN != 0 {
-		d.observeIn(d.operators, alarmName{operator: e.Source.ASN}, uint64(e.Source.ASN), &e, bin, failed, unfamiliar)
-	}
-	if e.Organization != "" {
-		d.observeIn(d.organizations, alarmName{organization: e.Organization}, hash64(organizationSalt, string(e.Organization)), &e, bin, failed, unfamiliar)
+	if d.fixed[stratumUntrusted].calm() {
+		f := float32(0)
+		if failed {
+			f = 1
+		}
+		d.normal.add(bin, baseHalf, 1, f)
 	}
 	if !failed {
 		score, overall := d.score(&e)
@@ -401,7 +411,7 @@ func (t *tally) faded(now time.Time) tally {
 // shows of itself does.
 func (d *Campaigns) score(e *Event) (score, overall float64) {
 	all := d.all.faded(e.Time)
-	p := float64(d.fixed[stratumUntrusted].base.f / d.fixed[stratumUntrusted].base.n)
+	p := float64(d.normal.f / d.normal.n)
 	lambda := p / (1 - math.Min(p, 0.9))
 	s, f := float64(all.s)+1, float64(all.f)+1
 	overall = logOdds(s, f, lambda)
@@ -493,7 +503,7 @@ func readTally(c *snapshot.Cursor, k *uint64, t *tally) {
 	*t = tally{readAmount32(c), readAmount32(c), c.Uint32()}
 }
 
-func (d *Campaigns) form() string { return "campaigns/3" }
+func (d *Campaigns) form() string { return "campaigns/4" }
 
 func (d *Campaigns) tables() []pieces {
 	return []pieces{d.rest, d.operators, d.organizations, d.failed, d.values}
@@ -509,7 +519,7 @@ func (d *Campaigns) appendRest(b []byte) []byte {
 	for k := range d.good {
 		b = d.good[k].append(b)
 	}
-	return d.usual.append(b)
+	return appendShare(d.usual.append(b), d.normal)
 }
 
 func (d *Campaigns) readRest(c *snapshot.Cursor) {
@@ -522,4 +532,7 @@ func (d *Campaigns) readRest(c *snapshot.Cursor) {
 		d.good[k].readFrom(c)
 	}
 	d.usual.readFrom(c)
+	if d.normal = readShare(c); d.normal.n <= 0 || d.normal.f > d.normal.n {
+		c.Fail()
+	}
 }

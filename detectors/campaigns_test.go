@@ -122,3 +122,54 @@ func TestKindsPayTheSameShare(t *testing.T) {
 		t.Errorf("asked at home %.3f, abroad %.3f of %.0f; want about the same", home, abroad, good["VN"])
 	}
 }
+
+// A gate that is new knows hardly anybody, and less and less log-ins are of strangers; who
+// mistypes his name stays one. That is no attack; failures of strangers on top of it are.
+func TestLearningIsNoAttack(t *testing.T) {
+	set := detectors.Default(time.Time{})
+	alarmed := func(at time.Time, n int) bool {
+		for _, s := range set.Assess(from(at, "JP", n, browser)) {
+			if s.Name == "campaign.alarm" {
+				return true
+			}
+		}
+		return false
+	}
+	const every, learned = 30 * time.Second, 14 * 24 * time.Hour
+	n := 0
+	day := func(begin time.Time, strangers float64) {
+		for at := begin; at.Before(begin.Add(24 * time.Hour)); at = at.Add(every) {
+			n++
+			e := of(from(at, "JP", n, browser), fmt.Sprint("u", n), 90*24*time.Hour)
+			e.Outcome = detectors.Success
+			switch {
+			case n%25 == 0:
+				e.Account, e.Outcome = "", detectors.Failure
+			case float64(n%100) >= 100*strangers:
+				e.Device = detectors.Device{ID: "d", State: detectors.Trusted}
+			}
+			set.Observe(e)
+			if n%120 == 0 && alarmed(at, n) {
+				t.Fatalf("after %v an alarm, and nobody attacks", at.Sub(monday))
+			}
+		}
+	}
+	at := monday
+	for ; at.Before(monday.Add(learned)); at = at.Add(24 * time.Hour) {
+		day(at, 0.40-0.36*float64(at.Sub(monday))/float64(learned))
+	}
+	for tried := 0; !alarmed(at, n); at = at.Add(every) {
+		n++
+		e := of(from(at, "JP", n, browser), fmt.Sprint("u", n), 90*24*time.Hour)
+		e.Device, e.Outcome = detectors.Device{ID: "d", State: detectors.Trusted}, detectors.Success
+		if n%4 == 0 {
+			e = from(at, "JP", n, browser)
+			e.Outcome = detectors.Failure
+			tried++
+		}
+		set.Observe(e)
+		if tried == 300 {
+			t.Fatal("300 failures of strangers, six times as many as are normal, and no alarm")
+		}
+	}
+}

@@ -3,12 +3,13 @@ package detectors
 import (
 	"encoding/binary"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/kidoban/kidoban/detectors/snapshot"
 )
 
-// stratum is a kind of log-ins whose share of failures is watched for a change
+// stratum is a kind of failures whose share of log-ins is watched for a change
 // (Page's test, with the beta-binomial of Javed and Paxson, "Detecting Stealthy,
 // Distributed SSH Brute-Forcing", CCS 2013). The share is watched and not the number, so
 // that a Monday, a holiday or a mention on television changes nothing.
@@ -83,6 +84,15 @@ func (s share) faded(at int64, half time.Duration) share {
 	return share{s.n * keep, s.f * keep, at}
 }
 
+// add counts at a later bin. What was known before never has less than an attempt's say.
+func (s *share) add(at int64, half time.Duration, n, f float32) {
+	*s = s.faded(at, half)
+	if 0 < s.n && s.n < 1 {
+		s.n, s.f = 1, s.f/s.n
+	}
+	s.n, s.f = s.n+n, s.f+f
+}
+
 // newStratum expects a share of failures until it knows better.
 func newStratum(expected float32, hourly bool) stratum {
 	s := stratum{least: expected / 2.5, base: share{n: basePrior, f: basePrior * expected}}
@@ -115,15 +125,15 @@ func (s *stratum) observe(bin int64, failed, unfamiliar bool) {
 	}
 	s.last = max(s.last, bin)
 	s.n++
-	s.recent = s.recent.faded(bin, recentHalf)
-	s.recent.n++
+	f := float32(0)
 	if failed {
 		s.f++
-		s.recent.f++
+		f = 1
 		if unfamiliar {
 			s.unfamiliar++
 		}
 	}
+	s.recent.add(bin, recentHalf, 1, f)
 	if s.n >= binFull {
 		s.weigh()
 	}
@@ -148,7 +158,7 @@ func (s *stratum) weigh() {
 	n, f := float64(s.n), float64(s.f)
 	normal := s.normal(s.bin)
 	const mass = 1/dispersion - 1
-	calm, high := true, 0.0
+	idle := true
 	for i, m := range excesses {
 		attacked := normal * (1 + m) / (1 + m*normal)
 		llr := 0.0
@@ -159,35 +169,32 @@ func (s *stratum) weigh() {
 			llr += math.Log(((1-attacked)*mass + float64(k)) / ((1-normal)*mass + float64(k)))
 		}
 		s.sums[i] = math.Min(math.Max(0, s.sums[i]+math.Min(llr, alarmStep)), alarmLimit+alarmRoom)
-		calm = calm && s.sums[i] == 0
-		high = math.Max(high, s.sums[i])
+		idle = idle && s.sums[i] == 0
 	}
 	switch {
-	case high >= alarmLimit:
+	case slices.Max(s.sums[:]) >= alarmLimit:
 		s.reached = s.bin
 		if s.since == 0 {
 			s.since = max(s.bin, 1)
 		}
-	case high < alarmLimit/2 && s.since == 0:
-		learn := share{float32(n), float32(f), s.bin}
-		s.base = s.base.faded(s.bin, baseHalf)
-		if s.base.n < 1 {
-			s.base.n, s.base.f = 1, s.base.f/max(s.base.n, 1e-6)
-		}
-		s.base.n, s.base.f = s.base.n+learn.n, s.base.f+learn.f
+	case s.calm():
+		s.base.add(s.bin, baseHalf, float32(n), float32(f))
 		if s.hours != nil {
-			h := &s.hours[hourOf(s.bin)]
-			*h = h.faded(s.bin, hourHalf)
-			h.n, h.f = h.n+learn.n, h.f+learn.f
+			s.hours[hourOf(s.bin)].add(s.bin, hourHalf, float32(n), float32(f))
 		}
 	}
 	switch {
-	case !calm:
+	case !idle:
 		s.zero = 0
 	case s.zero == 0:
 		s.zero = s.bin
 	}
 	s.n, s.f = 0, 0
+}
+
+// calm reports whether nothing is suspected, so that what happens is normal.
+func (s *stratum) calm() bool {
+	return s.since == 0 && slices.Max(s.sums[:]) < alarmLimit/2
 }
 
 // alarmed reports whether the alarm is on in a bin, which may be a later one.
