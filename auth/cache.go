@@ -22,7 +22,7 @@ func keyOfID(id string) cacheKey {
 }
 
 // sessionCache keeps up to max sessions in memory, those used lately (the clock
-// algorithm). A session takes about 700 bytes with one credential: its value, and
+// algorithm). A session takes about 850 bytes with one credential: its value, and
 // an index entry for each of token, id and credential. Readers share the lock of
 // one of 64 shards of the index; sessions themselves are immutable and replaced as
 // a whole.

@@ -91,7 +91,7 @@ type SessionsConfig struct {
 	PreviousFor    time.Duration // a replaced credential or token lives on; 60 s
 	TombstoneFor   time.Duration // an ended browser session stays known; 90 days
 	MaxCredentials int           // of a session, replaced ones included; 8
-	CacheSize      int           // sessions in memory, about 1 KiB each; 200,000
+	CacheSize      int           // sessions in memory, about 850 bytes each; 100,000
 }
 
 func (c SessionsConfig) withDefaults() (SessionsConfig, error) {
@@ -119,7 +119,7 @@ func (c SessionsConfig) withDefaults() (SessionsConfig, error) {
 		name string
 		v    *int
 		std  int
-	}{{"MaxCredentials", &c.MaxCredentials, 8}, {"CacheSize", &c.CacheSize, 200_000}} {
+	}{{"MaxCredentials", &c.MaxCredentials, 8}, {"CacheSize", &c.CacheSize, 100_000}} {
 		if *n.v < 0 {
 			return c, fmt.Errorf("sessions: %s is %d: want a positive number, or 0 for %d", n.name, *n.v, n.std)
 		}

@@ -21,7 +21,15 @@ const (
 // taken for one with a probability of 8,192²/2/2⁴⁰, that is 3 in 100,000.
 type memory struct {
 	inline [inlinePairs]uint64
-	more   []uint64
+	many   *[]uint64 // nil for most sources, which have no need of more
+}
+
+// more are the entries beyond the inline ones, a power of four times bucketPairs or none.
+func (m *memory) more() []uint64 {
+	if m.many == nil {
+		return nil
+	}
+	return *m.many
 }
 
 const (
@@ -51,12 +59,13 @@ func gone(e uint64, minute uint32) bool {
 }
 
 func (m *memory) bucket(hash uint64) []uint64 {
-	if len(m.more) == 0 {
+	more := m.more()
+	if len(more) == 0 {
 		return nil
 	}
-	n := uint64(len(m.more) / bucketPairs)
+	n := uint64(len(more) / bucketPairs)
 	i := int(hash>>24%n) * bucketPairs
-	return m.more[i : i+bucketPairs]
+	return more[i : i+bucketPairs]
 }
 
 // find returns the entry of hash if it was seen in the last 12 h.
@@ -131,13 +140,14 @@ func (m *memory) put(fresh uint64, minute uint32, budget *int) {
 
 // grow reports whether there was room for more.
 func (m *memory) grow(minute uint32, budget *int) bool {
-	size := max(bucketPairs, 4*len(m.more))
-	if size > maxPairs || size-len(m.more) > *budget {
+	old := m.more()
+	size := max(bucketPairs, 4*len(old))
+	if size > maxPairs || size-len(old) > *budget {
 		return false
 	}
-	*budget -= size - len(m.more)
-	old := m.more
-	m.more = make([]uint64, size)
+	*budget -= size - len(old)
+	many := make([]uint64, size)
+	m.many = &many
 	for _, e := range old {
 		if gone(e, minute) {
 			continue
@@ -155,6 +165,6 @@ func (m *memory) grow(minute uint32, budget *int) bool {
 
 // release gives back what m holds and forgets all.
 func (m *memory) release(budget *int) {
-	*budget += len(m.more)
+	*budget += len(m.more())
 	*m = memory{}
 }

@@ -98,7 +98,7 @@ func (w *walker) readMemory(h uint64, k *keys) uint64 {
 		return 0
 	}
 	m := &w.subjects.at(slot).value.memory
-	if len(m.more) == 0 {
+	if m.many == nil {
 		return 0
 	}
 	return m.bucket(k.nameHash)[0] ^ m.bucket(k.accountHash)[0]

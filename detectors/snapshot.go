@@ -23,7 +23,7 @@ type pieces interface {
 	freeze()
 	thaw()
 	head() []byte         // of the frozen table
-	next() [][]byte       // the next piece of it, as frames; nil after the last
+	next() [][]byte       // the next piece of it, as frames, good until the call after; nil after the last
 	begin(b []byte) error // reads what head wrote; the table is empty
 	add(b []byte) error   // reads a frame
 	end() error
@@ -240,6 +240,7 @@ type freeze struct {
 	hand   int              // where it stood
 	chunk  int              // the next to be written
 	copies map[int][][]byte // of later chunks that changed since
+	room   [][]byte         // of the frames that next returned last, for those to come
 }
 
 func (t *table[K, V]) freeze() {
@@ -257,7 +258,7 @@ func (t *table[K, V]) keep(i int) {
 	}
 	c := i / chunkSize
 	if _, done := f.copies[c]; c >= f.chunk && !done {
-		f.copies[c] = t.frames(c)
+		f.copies[c] = t.frames(c, nil)
 	}
 }
 
@@ -272,23 +273,24 @@ func (t *table[K, V]) next() [][]byte {
 		delete(f.copies, c)
 		return frames
 	}
-	return t.frames(c)
+	f.room = t.frames(c, f.room)
+	return f.room
 }
 
-// frames is the frozen part of chunk c.
-func (t *table[K, V]) frames(c int) (frames [][]byte) {
-	b := make([]byte, 0, frameFull+frameFull/2)
+// frames is the frozen part of chunk c, written over what is in room.
+func (t *table[K, V]) frames(c int, room [][]byte) [][]byte {
+	frames := room[:0]
 	for i := c * chunkSize; i < min((c+1)*chunkSize, t.frozen.slots); i++ {
-		s := t.at(i)
-		b = binary.BigEndian.AppendUint64(b, uint64(s.seen))
-		b = t.form.write(b, s.key, &s.value)
-		if len(b) >= frameFull {
-			frames = append(frames, b)
-			b = nil
+		if n := len(frames); n == 0 || len(frames[n-1]) >= frameFull {
+			if n == len(room) {
+				room = append(room, make([]byte, 0, frameFull+frameFull/2))
+			}
+			frames = room[:n+1]
+			frames[n] = frames[n][:0]
 		}
-	}
-	if len(b) > 0 {
-		frames = append(frames, b)
+		s, last := t.at(i), len(frames)-1
+		frames[last] = binary.BigEndian.AppendUint64(frames[last], uint64(s.seen))
+		frames[last] = t.form.write(frames[last], s.key, &s.value)
 	}
 	return frames
 }

@@ -142,8 +142,9 @@ func writeWalk(b []byte, k sourceKey, v *walkState) []byte {
 	b = binary.BigEndian.AppendUint32(b, v.failed)
 	b = binary.BigEndian.AppendUint32(b, v.passed)
 	b = binary.BigEndian.AppendUint32(b, v.members)
-	b = binary.BigEndian.AppendUint16(b, uint16(len(v.memory.more)))
-	for _, part := range [2][]uint64{v.memory.inline[:], v.memory.more} {
+	more := v.memory.more()
+	b = binary.BigEndian.AppendUint16(b, uint16(len(more)))
+	for _, part := range [2][]uint64{v.memory.inline[:], more} {
 		for _, e := range part {
 			b = binary.BigEndian.AppendUint64(b, e)
 		}
@@ -166,9 +167,10 @@ func (w *walker) readWalk(c *snapshot.Cursor, k *sourceKey, v *walkState) {
 	}
 	if size > 0 {
 		w.budget -= size
-		v.memory.more = make([]uint64, size)
+		many := make([]uint64, size)
+		v.memory.many = &many
 	}
-	for _, part := range [2][]uint64{v.memory.inline[:], v.memory.more} {
+	for _, part := range [2][]uint64{v.memory.inline[:], v.memory.more()} {
 		for i := range part {
 			part[i] = c.Uint64()
 		}

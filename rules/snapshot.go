@@ -161,6 +161,7 @@ type freeze struct {
 	keys    int      // how many do
 	cursor  *tally   // the next to be written, going to the newer; nil: none is left
 	changed [][]byte // keys that changed since, as frames
+	room    []byte   // of the frame that next returned last, for the one to come
 }
 
 // freeze returns nil when the counter is frozen already. Turns grow along the list
@@ -217,7 +218,7 @@ func (c *counter) head(f *freeze) ([]byte, error) {
 	return append(append(append(b, c.hash[:]...), form...), c.identity()...), nil
 }
 
-// next is the next frame, or nil after the last.
+// next is the next frame, good until the call after, or nil after the last.
 func (c *counter) next(f *freeze) ([]byte, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -232,11 +233,12 @@ func (c *counter) next(f *freeze) ([]byte, error) {
 	if f.cursor == nil {
 		return nil, nil
 	}
-	b := make([]byte, 0, frameFull+frameFull/4)
+	b := f.room[:0]
 	for f.cursor != nil && len(b) < frameFull {
 		b = c.write(b, f.cursor)
 		f.advance()
 	}
+	f.room = b
 	return b, nil
 }
 

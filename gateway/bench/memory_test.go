@@ -41,13 +41,18 @@ type mix struct {
 }
 
 var (
-	million   = mix{1_000_000, 1_000_000, 1_000_000, 300_000}
+	million   = mix{1_000_000, 1_000_000, 1_000_000, 150_000}
 	shortMix  = mix{20_000, 20_000, 20_000, 5_000}
 	remembers = "detectors.snapshot" // file of a data directory
 )
 
-// mostMemory is what the process may have, the collector's overhead included.
-const mostMemory = 1 << 30
+const (
+	// mostMemory is what the process may have, everything included.
+	mostMemory = 1 << 30
+	// goMemory is its GOMEMLIMIT. What Go does not count, the program's own pages and
+	// SQLite's, is 140 MiB, and at full speed the collector is late by some 40.
+	goMemory = 850 << 20
+)
 
 // BenchmarkMemory runs the gateway with a million of each of what it keeps, under
 // GOMEMLIMIT, and prints the memory of its process and what its heap is made of.
@@ -87,7 +92,7 @@ func BenchmarkMemory(b *testing.B) {
 		b.Fatal(err)
 	}
 	cmd := exec.Command(binary, "run", "--config", config, "--adapter", "caddyfile")
-	cmd.Env = []string{"GOMEMLIMIT=" + strconv.Itoa(mostMemory)}
+	cmd.Env = []string{"GOMEMLIMIT=" + strconv.Itoa(goMemory)}
 	p.process = start(b, p.name, p.dir, where.proxy, cmd)
 	p.ready(b)
 	p.sample(b, "started")
@@ -135,8 +140,11 @@ func BenchmarkMemory(b *testing.B) {
 		total += part.bytes
 		fmt.Fprintf(&out, "| %s | %.0f |\n", part.name, part.bytes/(1<<20))
 	}
-	fmt.Fprintf(&out, "| all | %.0f |\n\nThe process has %d MiB, at most %d MiB; GOMEMLIMIT is %d MiB.\n\n", total/(1<<20), resident>>20, peak>>20, mostMemory>>20)
+	fmt.Fprintf(&out, "| all | %.0f |\n\nThe process has %d MiB, at most %d MiB; GOMEMLIMIT is %d MiB.\n\n", total/(1<<20), resident>>20, peak>>20, goMemory>>20)
 	io.Copy(os.Stdout, &out)
+	if peak > mostMemory {
+		b.Errorf("the process had %d MiB, want at most %d", peak>>20, mostMemory>>20)
+	}
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(float64(resident)/(1<<20), "resident-MiB")
 	b.ReportMetric(float64(peak)/(1<<20), "peak-MiB")

@@ -27,11 +27,11 @@ func (db *DB) openSQLite(ctx context.Context, file string, log *slog.Logger) err
 		return fmt.Errorf("keeping the database to ourselves: %w", err)
 	}
 	if db.sql, err = sql.Open("sqlite", dsn(file, "rwc", "immediate",
-		"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(ON)", "busy_timeout(5000)", "cache_size(-65536)")); err != nil {
+		"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(ON)", "busy_timeout(5000)", "cache_size(-32768)")); err != nil {
 		return fmt.Errorf("opening the database %s: %w", file, err)
 	}
 	db.sql.SetMaxOpenConns(1)
-	if db.reads, err = sql.Open("sqlite", dsn(file, "rw", "deferred", "query_only(ON)", "busy_timeout(5000)", "cache_size(-16384)")); err != nil {
+	if db.reads, err = sql.Open("sqlite", dsn(file, "rw", "deferred", "query_only(ON)", "busy_timeout(5000)", "cache_size(-8192)")); err != nil {
 		return fmt.Errorf("opening the database %s: %w", file, err)
 	}
 	db.reads.SetMaxOpenConns(sqliteReaders)
