@@ -51,10 +51,12 @@ type CampaignsConfig struct {
 // choose the kind that suits him; it gains him no more than that kind's share.
 //
 // Of a name that fails again and again from one network, the first failure in 12 h
-// counts.
+// counts, and of an account that succeeds again and again, from wherever, the first
+// success in an hour: who attacks has accounts too, and would hide among their successes.
 //
 // It keeps 3 strata with 168 hours, at most Operators and Organizations strata of some
-// 130 bytes, 24 bytes for each of at most Values values, and 800 for each of two kinds.
+// 130 bytes, 24 bytes for each of at most Values values, 800 for each of two kinds, and 1 MiB
+// of accounts that succeeded.
 //
 // It says [Signal]s campaign.alarm, campaign.rank and campaign.odds. It accepts this false positive: an
 // incident of the service itself, such as a database of passwords that is
@@ -66,6 +68,7 @@ type Campaigns struct {
 	organizations *table[uint64, stratum]
 
 	failed *table[uint64, struct{}] // names that failed from a network in the last 12 h
+	passed *passes                  // accounts that succeeded in the last hour
 	values *table[uint64, tally]
 	all    tally
 	good   [kinds]ranking
@@ -74,7 +77,7 @@ type Campaigns struct {
 
 	on map[alarmName]uint64 // keys of operators and organizations with an alarm
 
-	rest *blob // what is in no table, for snapshots
+	rest, recent *blob // what is in no table, and passed, for snapshots
 }
 
 const (
@@ -138,6 +141,7 @@ func NewCampaigns(c CampaignsConfig) *Campaigns {
 		operators:     newTable[uint64](c.Operators, 60*24*time.Hour, heavy, nil),
 		organizations: newTable[uint64](c.Organizations, 60*24*time.Hour, heavy, nil),
 		failed:        newTable[uint64](c.Failures, quiet, func(*struct{}) bool { return false }, nil),
+		passed:        new(passes),
 		values:        newTable[uint64](c.Values, 10*valuesHalf, func(t *tally) bool { return t.s+t.f > 20 }, nil),
 	}
 	for k := range d.good {
@@ -151,6 +155,7 @@ func NewCampaigns(c CampaignsConfig) *Campaigns {
 	}
 	d.values.form = form[uint64, tally]{writeTally, readTally}
 	d.rest = &blob{most: 1 << 20, write: d.appendRest, read: d.readRest}
+	d.recent = &blob{most: 1 << 20, write: d.passed.append, read: d.passed.readFrom}
 	return d
 }
 
@@ -265,7 +270,7 @@ func (d *Campaigns) Assess(e Event) []Signal {
 
 // Observe implements [Detector].
 func (d *Campaigns) Observe(e Event) {
-	if !counted(&e) || e.Unproven || e.Outcome == Failure && !d.first(&e) {
+	if !counted(&e) || e.Unproven || !d.first(&e) {
 		return
 	}
 	failed, bin := e.Outcome == Failure, binOf(e.Time)
@@ -307,15 +312,18 @@ func (d *Campaigns) Observe(e Event) {
 	d.all.add(e.Time, failed)
 }
 
-// first reports whether e is the first failure of its name from its network in 12 h:
-// somebody who tries and tries is one person, and a program with an old password is
-// none.
+// first reports whether e is the first failure of its name from its network in 12 h, or
+// the first success of its account in an hour: somebody who tries and tries is one
+// person, and a program with an old password is none.
 func (d *Campaigns) first(e *Event) bool {
+	if e.Outcome == Success {
+		return d.passed.first(accountHash(e), e.Time)
+	}
 	if e.Password.Repeat {
 		return false
 	}
 	key := mix(uint64(keyOf(e.Source)) ^ nameHash(e))
-	if seen, idle := d.failed.find(key, e.Time); seen != nil && idle < quiet {
+	if seen, _ := d.failed.find(key, e.Time); seen != nil {
 		return false
 	}
 	d.failed.take(key, e.Time)
@@ -506,7 +514,7 @@ func readTally(c *snapshot.Cursor, k *uint64, t *tally) {
 func (d *Campaigns) form() string { return "campaigns/4" }
 
 func (d *Campaigns) tables() []pieces {
-	return []pieces{d.rest, d.operators, d.organizations, d.failed, d.values}
+	return []pieces{d.rest, d.recent, d.operators, d.organizations, d.failed, d.values}
 }
 
 func (d *Campaigns) empty() stored { return NewCampaigns(d.config) }

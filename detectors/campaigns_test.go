@@ -173,3 +173,41 @@ func TestLearningIsNoAttack(t *testing.T) {
 		}
 	}
 }
+
+// Who attacks has accounts of his own. However often he logs into them meanwhile, each
+// counts once an hour, and his failures are not lost among his successes.
+func TestOwnLogInsHideNothing(t *testing.T) {
+	set := detectors.Default(time.Time{})
+	person := func(at time.Time, n int) {
+		e := of(from(at, "JP", n, browser), fmt.Sprint("u", n), 90*24*time.Hour)
+		if e.Outcome = detectors.Success; n%25 == 0 {
+			e.Outcome = detectors.Failure
+		}
+		set.Observe(e)
+	}
+	n, at := 0, monday
+	for ; at.Before(monday.Add(24 * time.Hour)); at = at.Add(30 * time.Second) {
+		n++
+		person(at, n)
+	}
+	for tried := range 300 {
+		at = at.Add(10 * time.Second)
+		if n++; n%3 == 0 {
+			person(at, n)
+		}
+		e := from(at, "JP", 1<<20+n, browser)
+		e.Outcome = detectors.Failure
+		set.Observe(e)
+		for i := range 40 {
+			own := of(from(at, "JP", 1<<21+n*40+i, browser), fmt.Sprint("own", (n*40+i)%200), 90*24*time.Hour)
+			own.Outcome = detectors.Success
+			if i%2 == 0 {
+				own.Device = detectors.Device{ID: "d", State: detectors.Trusted}
+			}
+			set.Observe(own)
+		}
+		if tried > 250 && len(set.Alarms(at)) == 0 {
+			t.Fatal("250 failures, nine times as many as are normal, and no alarm")
+		}
+	}
+}

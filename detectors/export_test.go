@@ -31,3 +31,7 @@ const (
 
 // ValuesOf opens what an attempt shows to [Campaigns].
 func ValuesOf(e Event) [features]uint64 { return valuesOf(&e) }
+
+type Passes = passes
+
+func (p *passes) First(hash uint64, now time.Time) bool { return p.first(hash, now) }

@@ -153,7 +153,8 @@ func (l *Loops) near(n *near, k *keys, e *Event) {
 }
 
 func (d *Campaigns) near(n *near, k *keys, e *Event) {
-	if o := e.Organization; o != "" && !e.Device.Known() {
+	n.ask(d.passed, k.accountHash)
+	if o := e.Organization; o != "" {
 		n.ask(d.organizations, indexHash(hash64(organizationSalt, string(o))))
 	}
 }
