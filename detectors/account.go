@@ -1,8 +1,10 @@
 package detectors
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/kidoban/kidoban/detectors/snapshot"
@@ -30,7 +32,7 @@ type AccountsConfig struct {
 // Accounts accounts are kept; when full, one of a sample that is idle or has fewer than
 // 3 guesses goes first. An account that nobody guessed at for 24 h starts again from 0.
 // Where the account is not known, the typed name stands for it; a completed login
-// speaks for both.
+// speaks for both, and its account takes over what was guessed at the name.
 //
 // It says [Signal]s account.guesses and account.guessers, and nothing of an attempt
 // from a known device: its owner does not pay for what strangers do, and they lock
@@ -146,6 +148,7 @@ func (d *Accounts) observe(e *Event) {
 			d.takeBack(e, accountHash(e))
 			if e.Account != "" && !e.Name.Digest.IsZero() {
 				d.takeBack(e, unnamedHash(e))
+				d.attribute(e)
 			}
 		}
 		return
@@ -207,6 +210,31 @@ func (d *Accounts) takeBack(e *Event, account uint64) {
 		}
 	}
 	*v = kept
+}
+
+// attribute gives the guesses at e's name to its account, which is known now.
+func (d *Accounts) attribute(e *Event) {
+	v, _ := d.accounts.find(unnamedHash(e), e.Time)
+	if v == nil || len(*v) == 0 {
+		return
+	}
+	v, _ = d.accounts.take(unnamedHash(e), e.Time) // it is about to change
+	early := *v
+	*v = nil
+	d.budget += costOf(cap(early))
+	v, _ = d.accounts.take(accountHash(e), e.Time)
+	late := *v
+	*v = nil
+	d.budget += costOf(cap(late))
+	now := minute16(e.Time)
+	all := append(slices.Clone(early), late...)
+	slices.SortStableFunc(all, func(a, b guess) int { return cmp.Compare(now-b.minute, now-a.minute) })
+	for i, g := range all {
+		known := g.password != 0 && slices.ContainsFunc(all[:i], func(old guess) bool { return old.password == g.password })
+		if !known && !g.gone(now) {
+			d.put(v, g)
+		}
+	}
 }
 
 // prune forgets what is older than 24 h.

@@ -73,6 +73,35 @@ func TestTypedNamesAreForgivenWithTheAccount(t *testing.T) {
 	}
 }
 
+// An account that nobody logged in to yet is guessed at by name. When its owner comes,
+// strangers do not begin again from nothing.
+func TestGuessesAtANameGoToItsAccount(t *testing.T) {
+	d := detectors.NewAccounts(detectors.AccountsConfig{})
+	for i := range 6 {
+		e := at(time.Duration(i)*time.Minute, fmt.Sprintf("203.0.113.%d", i), "hanako", uint64(i), detectors.Failure)
+		e.Account = ""
+		d.Observe(e)
+	}
+	d.Observe(at(10*time.Minute, "203.0.113.5", "hanako", 9, detectors.Success))
+	now := at(20*time.Minute, "198.51.100.1", "hanako", 10, detectors.Unknown)
+	if got := d.Assess(now); value(got, "account.guesses") != 5 || value(got, "account.guessers") != 5 {
+		t.Errorf("got %v, want 5 guesses from 5 networks: the owner's own one is taken back", got)
+	}
+	d.Observe(at(21*time.Minute, "203.0.113.7", "hanako", 3, detectors.Failure))
+	d.Observe(at(22*time.Minute, "203.0.113.7", "hanako", 70, detectors.Failure))
+	if got := value(d.Assess(now), "account.guesses"); got != 6 {
+		t.Errorf("%g guesses, want 6: one was tried before, by name", got)
+	}
+	late := at(24*time.Hour+3*time.Minute, "198.51.100.1", "hanako", 10, detectors.Unknown)
+	if got := value(d.Assess(late), "account.guesses"); got != 2 {
+		t.Errorf("%g guesses a day later, want the 2 that are younger", got)
+	}
+	now.Account = ""
+	if got := d.Assess(now); got != nil {
+		t.Errorf("the name still has %v", got)
+	}
+}
+
 // naive keeps every guess.
 type naive []detectors.Event
 
