@@ -28,6 +28,7 @@ const (
 	AlarmTrusted Metric = "alarm_trusted_stepped_up"
 	AbroadUp     Metric = "alarm_abroad_stepped_up" // the same, of people abroad
 	AlarmAbroad  Metric = "alarm_abroad_ratio"      // how often people abroad are stepped up, over how often the rest is, during an alarm
+	SharedUp     Metric = "shared_stepped_up"       // share of good log-ins through mobile carriers that are stepped up
 	SharedRatio  Metric = "shared_stepped_up_ratio" // how often people behind shared addresses are stepped up, over how often the rest is
 	Delayed      Metric = "good_delayed"            // share of good log-ins that were delayed
 	LockedOut    Metric = "locked_out"              // the longest that somebody with the right password could not log in, in seconds
@@ -75,7 +76,7 @@ type measure struct {
 // metricOrder is the order of reports.
 var metricOrder = []Metric{
 	Recall, RecallLater, Lost, LostShare, FirstCaught, FirstAfter, Precision, Evaluated,
-	Logins, RefusedCount, RefusedRate, SteppedUp, CrowdUp, QuietUp, QuietTrusted, AlarmUp, AlarmTrusted, AbroadUp, AlarmAbroad, SharedRatio,
+	Logins, RefusedCount, RefusedRate, SteppedUp, CrowdUp, QuietUp, QuietTrusted, AlarmUp, AlarmTrusted, AbroadUp, AlarmAbroad, SharedUp, SharedRatio,
 	Delayed, LockedOut, OwnerDelayed, AlarmCount, AlarmLength,
 	BudgetUsed, BusierTimes,
 }
@@ -126,6 +127,7 @@ var measures = map[Metric]measure{
 	AlarmAbroad: {Ratio, Lower, false, func(r *Result) (Figure, bool) {
 		return ratio(r.People.AbroadAlarm, without(r.People.Alarm, r.People.AbroadAlarm))
 	}},
+	SharedUp: {Share, Lower, false, func(r *Result) (Figure, bool) { return steppedUp(r.People.Carrier) }},
 	SharedRatio: {Ratio, Lower, false, func(r *Result) (Figure, bool) {
 		return ratio(r.People.Carrier, without(r.People.All, r.People.Carrier))
 	}},

@@ -156,6 +156,28 @@ func TestTargetsOfPeopleAbroad(t *testing.T) {
 	}
 }
 
+// The same holds behind a carrier, on days without an attack.
+func TestTargetsOfPeopleBehindACarrier(t *testing.T) {
+	for _, test := range []struct {
+		carrier, rest int // stepped up, of 2,000 and of 100,000
+		want          simulate.Verdict
+	}{
+		{0, 0, simulate.Met},
+		{30, 1000, simulate.Met},    // 1.5% and 1%
+		{31, 1000, simulate.Missed}, // 1.55%
+		{6, 0, simulate.Met},        // 0.3%
+		{7, 1, simulate.Missed},
+	} {
+		x := tried("b2", 1, 0)
+		x.People.Carrier = simulate.Group{LogIns: 2000, SteppedUp: test.carrier}
+		x.People.All = simulate.Group{LogIns: 102_000, SteppedUp: test.carrier + test.rest}
+		r := &simulate.Report{Defense: "kidoban", Results: []simulate.Result{x}}
+		if j := verdictOn(t, r, "b2", simulate.SharedRatio); j.Verdict != test.want {
+			t.Errorf("%d of 2,000 behind a carrier and %d of 100,000: %s, want %s", test.carrier, test.rest, j.Verdict, test.want)
+		}
+	}
+}
+
 // Every target is about a scenario that ships, in that form.
 func TestTargetsAreOfWhatShips(t *testing.T) {
 	all, err := simulate.Load(simulate.Shipped)
