@@ -169,7 +169,7 @@ sentinel parallel-syncs %[3]s 1
 
 func (set *SentinelSet) await(what string, done func() bool) {
 	set.t.Helper()
-	deadline := time.After(4 * wait) // a sentinel whose clock was held up does nothing for 30 s, see its TILT mode
+	deadline := time.After(2 * wait)
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for !done() {
