@@ -303,7 +303,7 @@ func (d *Decisions) registerOne(tx DecisionTx, n Decision, now time.Time, room i
 func (e *entry) absorbs(n *Decision) bool {
 	until := micros(n.Until)
 	return until <= e.until ||
-		n.Window.Equal(fromMicros(e.prose.prose.window)) && e.prose.window != 0 && until-e.until < (e.until-e.created)/coalesce
+		n.Window.Equal(fromMicros(e.prose.window)) && e.prose.window != 0 && until-e.until < (e.until-e.created)/coalesce
 }
 
 // extended is d with the later end of d and n. What n says of its cause replaces

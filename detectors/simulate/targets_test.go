@@ -133,47 +133,39 @@ func TestTargetsOfEachAttack(t *testing.T) {
 	}
 }
 
-// Where the rest is hardly asked for anything, people abroad are held to the limit for
-// trusted devices.
-func TestTargetsOfPeopleAbroad(t *testing.T) {
-	for _, test := range []struct {
-		abroad, rest int // stepped up, of 2,000 and of 100,000
-		want         simulate.Verdict
-	}{
-		{0, 0, simulate.Met},
-		{80, 2000, simulate.Met},    // 4% and 2%
-		{82, 2000, simulate.Missed}, // 4.1%
-		{6, 0, simulate.Met},        // 0.3%
-		{7, 1, simulate.Missed},
-	} {
+// Where the rest is hardly asked for anything, people abroad and people behind a carrier
+// are held to the limit for trusted devices.
+func TestTargetsOfAFew(t *testing.T) {
+	abroad := func(few, all simulate.Group) (string, simulate.Metric, simulate.Result) {
 		x := tried("a1", 1, 1000)
-		x.People.AbroadAlarm = simulate.Group{LogIns: 2000, SteppedUp: test.abroad}
-		x.People.Alarm = simulate.Group{LogIns: 102_000, SteppedUp: test.abroad + test.rest}
-		r := &simulate.Report{Defense: "kidoban", Results: []simulate.Result{x}}
-		if j := verdictOn(t, r, simulate.EachAttack, simulate.AlarmAbroad); j.Verdict != test.want {
-			t.Errorf("%d of 2,000 abroad and %d of 100,000: %s, want %s", test.abroad, test.rest, j.Verdict, test.want)
-		}
+		x.People.AbroadAlarm, x.People.Alarm = few, all
+		return simulate.EachAttack, simulate.AlarmAbroad, x
 	}
-}
-
-// The same holds behind a carrier, on days without an attack.
-func TestTargetsOfPeopleBehindACarrier(t *testing.T) {
-	for _, test := range []struct {
-		carrier, rest int // stepped up, of 2,000 and of 100,000
-		want          simulate.Verdict
-	}{
-		{0, 0, simulate.Met},
-		{30, 1000, simulate.Met},    // 1.5% and 1%
-		{31, 1000, simulate.Missed}, // 1.55%
-		{6, 0, simulate.Met},        // 0.3%
-		{7, 1, simulate.Missed},
-	} {
+	carrier := func(few, all simulate.Group) (string, simulate.Metric, simulate.Result) {
 		x := tried("b2", 1, 0)
-		x.People.Carrier = simulate.Group{LogIns: 2000, SteppedUp: test.carrier}
-		x.People.All = simulate.Group{LogIns: 102_000, SteppedUp: test.carrier + test.rest}
+		x.People.Carrier, x.People.All = few, all
+		return "b2", simulate.SharedRatio, x
+	}
+	for _, test := range []struct {
+		who       func(few, all simulate.Group) (string, simulate.Metric, simulate.Result)
+		few, rest int // stepped up, of 2,000 and of 100,000
+		want      simulate.Verdict
+	}{
+		{abroad, 0, 0, simulate.Met},
+		{abroad, 80, 2000, simulate.Met},    // 4% and 2%
+		{abroad, 82, 2000, simulate.Missed}, // 4.1%
+		{abroad, 6, 0, simulate.Met},        // 0.3%
+		{abroad, 7, 1, simulate.Missed},
+		{carrier, 0, 0, simulate.Met},
+		{carrier, 30, 1000, simulate.Met},    // 1.5% and 1%
+		{carrier, 31, 1000, simulate.Missed}, // 1.55%
+		{carrier, 6, 0, simulate.Met},        // 0.3%
+		{carrier, 7, 1, simulate.Missed},
+	} {
+		scenario, metric, x := test.who(simulate.Group{LogIns: 2000, SteppedUp: test.few}, simulate.Group{LogIns: 102_000, SteppedUp: test.few + test.rest})
 		r := &simulate.Report{Defense: "kidoban", Results: []simulate.Result{x}}
-		if j := verdictOn(t, r, "b2", simulate.SharedRatio); j.Verdict != test.want {
-			t.Errorf("%d of 2,000 behind a carrier and %d of 100,000: %s, want %s", test.carrier, test.rest, j.Verdict, test.want)
+		if j := verdictOn(t, r, scenario, metric); j.Verdict != test.want {
+			t.Errorf("%s: %d of 2,000 and %d of 100,000: %s, want %s", metric, test.few, test.rest, j.Verdict, test.want)
 		}
 	}
 }
