@@ -35,3 +35,17 @@ func ValuesOf(e Event) [features]uint64 { return valuesOf(&e) }
 type Passes = passes
 
 func (p *passes) First(hash uint64, now time.Time) bool { return p.first(hash, now) }
+
+// Of strata.
+const (
+	BinFull     = binFull
+	Dispersion  = dispersion
+	LeastNormal = expectedStrangers / leastPart
+)
+
+var Excesses = excesses
+
+// Evidence opens what a bin adds to the sum of an excess.
+func Evidence(excess float64, n, f int, normal float64) float64 {
+	return min(evidence(excess, float64(n), float64(f), normal), alarmStep)
+}

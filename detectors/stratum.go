@@ -52,6 +52,7 @@ const (
 	binFull     = 50
 	hoursOfWeek = 7 * 24
 	dispersion  = 0.02 // correlation of attempts in a bin
+	leastPart   = 2.5  // what is assumed at first, over what is normal at least
 	hourPrior   = 300  // attempts that the share of all hours stands for in one
 	basePrior   = 60   // attempts that what is assumed at first stands for
 
@@ -94,8 +95,8 @@ func (s *share) add(at int64, half time.Duration, n, f float32) {
 }
 
 // newStratum expects a share of failures until it knows better.
-func newStratum(expected float32, hourly bool) stratum {
-	s := stratum{least: expected / 2.5, base: share{n: basePrior, f: basePrior * expected}}
+func newStratum(expected float64, hourly bool) stratum {
+	s := stratum{least: float32(expected / leastPart), base: share{n: basePrior, f: float32(basePrior * expected)}}
 	if hourly {
 		s.hours = new([hoursOfWeek]share)
 	}
@@ -157,17 +158,9 @@ func (s *stratum) close(bin int64) {
 func (s *stratum) weigh() {
 	n, f := float64(s.n), float64(s.f)
 	normal := s.normal(s.bin)
-	const mass = 1/dispersion - 1
 	idle := true
 	for i, m := range excesses {
-		attacked := normal * (1 + m) / (1 + m*normal)
-		llr := 0.0
-		for k := range int(f) {
-			llr += math.Log((attacked*mass + float64(k)) / (normal*mass + float64(k)))
-		}
-		for k := range int(n - f) {
-			llr += math.Log(((1-attacked)*mass + float64(k)) / ((1-normal)*mass + float64(k)))
-		}
+		llr := evidence(m, n, f, normal)
 		s.sums[i] = math.Min(math.Max(0, s.sums[i]+math.Min(llr, alarmStep)), alarmLimit+alarmRoom)
 		idle = idle && s.sums[i] == 0
 	}
@@ -190,6 +183,32 @@ func (s *stratum) weigh() {
 		s.zero = s.bin
 	}
 	s.n, s.f = 0, 0
+}
+
+// evidence is the logarithm of how much likelier f failures of n are under an attack of m
+// times as many failures as are normal than without one.
+//
+// From half as many on an attack shows in few bins, and what looks like one is a bin whose
+// attempts go together: the beta-binomial knows. Less shows over hundreds of bins, where
+// the mean counts and not the shape of one. There the beta-binomial takes a bin without a
+// failure for less than it is, and where failures are few and nothing goes together it finds
+// an attack in every day that is busy enough. So that is the likelihood of independent
+// attempts over what correlation adds to the variance (Wedderburn, "Quasi-likelihood
+// functions, generalized linear models, and the Gauss-Newton method", Biometrika 1974).
+func evidence(m, n, f, normal float64) (llr float64) {
+	attacked := normal * (1 + m) / (1 + m*normal)
+	if m < 0.5 {
+		llr = f*math.Log(attacked/normal) + (n-f)*math.Log((1-attacked)/(1-normal))
+		return llr / (1 + (n-1)*dispersion)
+	}
+	const mass = 1/dispersion - 1
+	for k := range int(f) {
+		llr += math.Log((attacked*mass + float64(k)) / (normal*mass + float64(k)))
+	}
+	for k := range int(n - f) {
+		llr += math.Log(((1-attacked)*mass + float64(k)) / ((1-normal)*mass + float64(k)))
+	}
+	return llr
 }
 
 // calm reports whether nothing is suspected, so that what happens is normal.
