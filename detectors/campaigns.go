@@ -52,7 +52,10 @@ type CampaignsConfig struct {
 //
 // Of a name that fails again and again from one network, the first failure in 12 h
 // counts, and of an account that succeeds again and again, from wherever, the first
-// success in an hour: who attacks has accounts too, and would hide among their successes.
+// success in a quarter of an hour: who attacks has accounts too, and would hide among
+// their successes. Not in an hour: while the first successes of a gate that is new, or of a
+// morning, all count, and later ones of the same clients do not, more and more log-ins seem
+// to fail.
 //
 // It keeps 3 strata with 168 hours, at most Operators and Organizations strata of some
 // 130 bytes, 24 bytes for each of at most Values values, 800 for each of two kinds, and 1 MiB
@@ -68,7 +71,7 @@ type Campaigns struct {
 	organizations *table[uint64, stratum]
 
 	failed *table[uint64, struct{}] // names that failed from a network in the last 12 h
-	passed *passes                  // accounts that succeeded in the last hour
+	passed *passes                  // accounts that succeeded in the last quarter of an hour
 	values *table[uint64, tally]
 	all    tally
 	good   [kinds]ranking
@@ -313,8 +316,8 @@ func (d *Campaigns) Observe(e Event) {
 }
 
 // first reports whether e is the first failure of its name from its network in 12 h, or
-// the first success of its account in an hour: somebody who tries and tries is one
-// person, and a program with an old password is none.
+// the first success of its account in a quarter of an hour: somebody who tries and tries
+// is one person, and a program with an old password is none.
 func (d *Campaigns) first(e *Event) bool {
 	if e.Outcome == Success {
 		return d.passed.first(accountHash(e), e.Time)

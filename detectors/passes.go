@@ -7,11 +7,11 @@ import (
 	"github.com/kidoban/kidoban/detectors/snapshot"
 )
 
-// passes are the accounts that succeeded within an hour: 262,144 of them in 1 MiB. Those
-// whose hashes begin alike share a line of 16, a cache line, in which the one that
-// succeeded first makes room. So an account may count twice in a busy hour, and two of a
-// million are taken for one; neither matters where many are counted. To have one counted
-// again at will takes 17 whose hashes begin alike in 14 bits.
+// passes are the accounts that succeeded within a quarter of an hour: 262,144 of them in
+// 1 MiB. Those whose hashes begin alike share a line of 16, a cache line, in which the one
+// that succeeded first makes room. So an account may count twice when many succeed, and two
+// of a million are taken for one; neither matters where many are counted. To have one
+// counted again at will takes 17 whose hashes begin alike in 14 bits.
 //
 // An entry is 20 bits of hash and 12 of minutes, which wrap after 68 hours. Zero is none.
 type passes [1 << passLines][passWays]uint32
@@ -20,15 +20,15 @@ const (
 	passLines   = 14 // bits
 	passWays    = 16
 	passTag     = 20 // bits
-	passMinutes = 60
+	passMinutes = 15
 	passLate    = 10 // minutes that an event may be late
 	passWrap    = 1<<(32-passTag) - 1
 )
 
 func (p *passes) line(hash uint64) *[passWays]uint32 { return &p[hash>>(64-passLines)] }
 
-// first reports whether an account did not succeed in the hour before, and remembers that
-// it does now.
+// first reports whether an account did not succeed in the quarter of an hour before, and
+// remembers that it does now.
 func (p *passes) first(hash uint64, now time.Time) bool {
 	minute := uint32(now.Unix()/60) & passWrap
 	tag := uint32(hash>>(64-passLines-passTag)) << (32 - passTag)
