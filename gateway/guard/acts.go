@@ -344,25 +344,12 @@ func (c *Core) settle(ctx context.Context) error {
 // settling bounds one settlement.
 const settling = time.Minute
 
-// settleOn settles from time to time until ctx ends, and then once more.
-func (c *Core) settleOn(ctx context.Context) {
-	settle := func(ctx context.Context, most time.Duration) {
-		ctx, cancel := context.WithTimeout(ctx, most)
-		defer cancel()
-		if err := c.settle(ctx); err != nil && !errors.Is(err, context.Canceled) {
-			c.complain("settling what became of acts", "error", err)
-		}
-	}
-	t := time.NewTicker(sweeping)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			settle(context.WithoutCancel(ctx), 5*time.Second)
-			return
-		case <-t.C:
-			settle(ctx, settling)
-		}
+// settleSoon settles, and complains if it cannot.
+func (c *Core) settleSoon(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, settling)
+	defer cancel()
+	if err := c.settle(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		c.complain("settling what became of acts", "error", err)
 	}
 }
 

@@ -132,19 +132,24 @@ func (c *Core) Run(ctx context.Context) {
 	if c.shared {
 		others.Go(func() { c.follow(ctx) })
 	}
-	others.Go(func() { c.keepOn(ctx) })
-	others.Go(func() { c.settleOn(ctx) }) // by itself: a disk that hangs must not keep the rest
-	t := time.NewTicker(sweeping)
+	others.Go(func() { repeat(ctx, keeping, c.keepFindings) })
+	others.Go(func() { repeat(ctx, sweeping, c.settleSoon) }) // by itself: a disk that hangs must not keep the rest
+	repeat(ctx, sweeping, c.sweep)
+}
+
+// repeat does something every so often until ctx ends, and then once more, within 5 s.
+func repeat(ctx context.Context, every time.Duration, do func(context.Context)) {
+	t := time.NewTicker(every)
 	defer t.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			defer cancel()
-			c.sweep(ctx)
+			do(ctx)
 			return
 		case <-t.C:
-			c.sweep(ctx)
+			do(ctx)
 		}
 	}
 }

@@ -310,23 +310,6 @@ func (c *Core) organizationOf(ctx context.Context, account detectors.Account) st
 	return person.Organization
 }
 
-// keepOn writes down what rules find until ctx ends, and then once more.
-func (c *Core) keepOn(ctx context.Context) {
-	t := time.NewTicker(keeping)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-			defer cancel()
-			c.keepFindings(ctx)
-			return
-		case <-t.C:
-			c.keepFindings(ctx)
-		}
-	}
-}
-
 // sweepFindings looks at budgets, and deletes what is old.
 func (c *Core) sweepFindings(ctx context.Context, now time.Time) error {
 	if c.Rules.Load() == nil {
