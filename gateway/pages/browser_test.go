@@ -8,12 +8,9 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
@@ -22,6 +19,7 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/go-webauthn/webauthn/protocol"
 
+	"github.com/kidoban/kidoban/gateway/browsertest"
 	"github.com/kidoban/kidoban/gateway/pages"
 )
 
@@ -137,25 +135,7 @@ type tab struct {
 
 func browse(t *testing.T, width int64) tab {
 	t.Helper()
-	path, err := exec.LookPath("chromium")
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("chromium is missing, and continuous integration must not go without")
-		}
-		t.Skip("chromium is not installed")
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewContext(ctx, chromedp.WithAllocatorOptions(chromedp.ExecPath(path), chromedp.Headless, chromedp.NoSandbox,
-		chromedp.DisableGPU, chromedp.NoFirstRun, chromedp.Flag("disable-background-networking", true),
-		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true)))
-	t.Cleanup(func() {
-		chromedp.Cancel(ctx) // waits for the browser to end
-		cancel()
-	})
-	b := tab{t, ctx}
-	b.do(chromedp.Navigate("about:blank"))
-	call(b, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: width, Height: 844, DeviceScaleFactor: 1, Mobile: width < 500})
+	b := tab{t, browsertest.Start(t, width, 844)}
 	// What the policy of a page stops is told to nobody but the page.
 	b.before(`addEventListener('securitypolicyviolation', e => (window.violations = window.violations || []).push(e.effectiveDirective + ' ' + e.blockedURI), true)`)
 	return b

@@ -9,16 +9,15 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
+
+	"github.com/kidoban/kidoban/gateway/browsertest"
 )
 
 var shots = flag.String("shots", "", "write screenshots into this directory")
@@ -39,29 +38,7 @@ type browser struct {
 
 func browse(t *testing.T, language string, width, height int64) browser {
 	t.Helper()
-	path, err := exec.LookPath("chromium")
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("chromium is missing, and continuous integration must not go without")
-		}
-		t.Skip("chromium is not installed")
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewContext(ctx, chromedp.WithAllocatorOptions(chromedp.ExecPath(path), chromedp.Headless, chromedp.NoSandbox,
-		chromedp.DisableGPU, chromedp.NoFirstRun, chromedp.Flag("disable-background-networking", true),
-		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
-		chromedp.Flag("ignore-certificate-errors", true))) // the demo's own authority
-	t.Cleanup(func() {
-		chromedp.Cancel(ctx) // waits for the browser to end
-		cancel()
-	})
-	b := browser{t, ctx}
-	b.do(chromedp.Navigate("about:blank"))
-	if _, err := chromedp.Call(ctx, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{
-		Width: width, Height: height, DeviceScaleFactor: 1, Mobile: width < 500}); err != nil {
-		t.Fatal(err)
-	}
+	b := browser{t, browsertest.Start(t, width, height, chromedp.Flag("ignore-certificate-errors", true))} // the demo's own authority
 	b.from(language)
 	return b
 }
