@@ -283,6 +283,9 @@ func (j *journal) remove(i int) {
 		if err := os.Remove(s.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			j.log.Warn("an old segment of the events' journal cannot be removed", "path", s.path, "error", err)
 		}
+		if s.file != nil { // it may be open until its fsync, and its room is wanted now
+			_ = s.file.Truncate(0)
+		}
 	} else if j.dir != "" {
 		j.unkept += s.count
 	}

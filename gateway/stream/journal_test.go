@@ -455,6 +455,9 @@ func TestJournalLeavesRoom(t *testing.T) {
 	if st := n.stream.Status().Journal; st.Bytes > 2*smallestSegment || st.Memory > 0 || st.Error != "" {
 		t.Errorf("without room: %+v", st)
 	}
+	if taken := n.taken(t); taken > 2*smallestSegment {
+		t.Errorf("without room %d bytes of the disk are taken, want at most two segments", taken)
+	}
 	room = true
 	for range 10_000 {
 		n.publish()

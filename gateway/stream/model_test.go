@@ -3,6 +3,7 @@ package stream
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"maps"
 	"os"
 	"slices"
@@ -49,6 +50,7 @@ type simulated struct {
 	deaf      bool          // what it appends arrives, the answer does not
 	most      int           // entries it reads at a time
 	full      bool          // its disk
+	made      []*os.File    // on it
 	clock     time.Duration // ahead of the world's
 	meanwhile func()        // once, while the server has what is appended and has not answered
 	stream    *Stream
@@ -124,7 +126,28 @@ func (n *simulated) newFile(path string) (file, error) {
 		return nil, errFull
 	}
 	f, err := newFile(path)
+	if made, ok := f.(*os.File); ok {
+		n.made = append(n.made, made)
+	}
 	return disk{f, n}, err
+}
+
+// taken is how many bytes of the disk files take, also such that were removed and are
+// still open.
+func (n *simulated) taken(t fataler) (sum int64) {
+	for _, f := range n.made {
+		info, err := f.Stat()
+		if errors.Is(err, fs.ErrClosed) {
+			info, err = os.Stat(f.Name())
+		}
+		switch {
+		case err == nil:
+			sum += info.Size()
+		case !errors.Is(err, fs.ErrNotExist):
+			t.Fatal(err)
+		}
+	}
+	return sum
 }
 
 // disk is a file on a disk that may be full: then half of what is written fits.

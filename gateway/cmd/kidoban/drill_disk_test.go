@@ -397,7 +397,7 @@ func TestFloodAndDisk(t *testing.T) {
 	t.Parallel()
 	backend := newTown(t, 400)
 	n := newNode(t, "flood", backend, "mode decisions observe")
-	d := memoryDisk(t, n, 64)
+	d := memoryDisk(t, n, 96) // a sixteenth is more than is left below: events may take none of it
 	n.start()
 	ctx, stop := context.WithCancel(t.Context())
 	var attempts atomic.Int64
