@@ -188,16 +188,17 @@ func (s *stratum) weigh() {
 // evidence is the logarithm of how much likelier f failures of n are under an attack of m
 // times as many failures as are normal than without one.
 //
-// From half as many on an attack shows in few bins, and what looks like one is a bin whose
-// attempts go together: the beta-binomial knows. Less shows over hundreds of bins, where
-// the mean counts and not the shape of one. There the beta-binomial takes a bin without a
-// failure for less than it is, and where failures are few and nothing goes together it finds
-// an attack in every day that is busy enough. So that is the likelihood of independent
-// attempts over what correlation adds to the variance (Wedderburn, "Quasi-likelihood
-// functions, generalized linear models, and the Gauss-Newton method", Biometrika 1974).
+// One of as many failures as are normal, or more, shows in few bins, and what looks like it
+// is a bin whose attempts go together, which the beta-binomial allows for. A milder one
+// shows over hundreds of bins, where the mean counts and not the shape of a bin. There the
+// beta-binomial takes a bin without a failure for less than it is, and where failures are
+// few and attempts independent it finds an attack in every day that is busy enough. So a mild
+// one is measured by the likelihood of independent attempts over what correlation adds to
+// the variance (Wedderburn, "Quasi-likelihood functions, generalized linear models, and the
+// Gauss-Newton method", Biometrika 1974).
 func evidence(m, n, f, normal float64) (llr float64) {
 	attacked := normal * (1 + m) / (1 + m*normal)
-	if m < 0.5 {
+	if m < 1 {
 		llr = f*math.Log(attacked/normal) + (n-f)*math.Log((1-attacked)/(1-normal))
 		return llr / (1 + (n-1)*dispersion)
 	}
