@@ -22,8 +22,8 @@ type lexicon struct {
 	say      map[string]string
 }
 
-// reason says why another defense does better in a metric. Empty fields fit all; the
-// first that fits counts.
+// reason says why another defense does better in a metric. The scenario is how its id
+// begins: "a" is every attack. Empty fields fit all; the first that fits counts.
 type reason struct {
 	scenario string
 	metric   Metric
@@ -68,7 +68,7 @@ func (w lexicon) defense(name string) string {
 
 func (w lexicon) because(b Beaten) string {
 	for _, r := range w.why {
-		if (r.scenario == "" || r.scenario == b.Scenario) && (r.metric == "" || r.metric == b.Metric) && (r.by == "" || r.by == b.By) {
+		if strings.HasPrefix(b.Scenario, r.scenario) && (r.metric == "" || r.metric == b.Metric) && (r.by == "" || r.by == b.By) {
 			return r.why
 		}
 	}
@@ -262,8 +262,8 @@ var english = lexicon{
 		{"", Precision, "window-5-10s", "Whoever attacks from few addresses can be told by them alone. During an alarm we ask strangers for proof as well; about 3 in 100 of them give up and stay flagged."},
 		{"", Precision, "rate-20-10m", "Whoever attacks from few addresses can be told by them alone. During an alarm we ask strangers for proof as well; about 3 in 100 of them give up and stay flagged."},
 		{nameA5, "", "lockout-10", "It locks the account for its owner too."},
-		{nameA5, RefusedRate, "window-5-10s", "It notices nothing of guesses from a hundred addresses. We refuse strangers at the account under attack, and now and then that is its owner, on a new device in a new place."},
-		{nameA5, LockedOut, "window-5-10s", "It notices nothing of guesses from a hundred addresses. We refuse strangers at the account under attack, and now and then that is its owner, on a new device in a new place."},
+		{"a", RefusedRate, "window-5-10s", "It looks at addresses only. We also refuse strangers at an account that is guessed at, and now and then that is its owner, on a new device in a new place."},
+		{"a", LockedOut, "window-5-10s", "It looks at addresses only. We also refuse strangers at an account that is guessed at, and now and then that is its owner, on a new device in a new place."},
 		{"", RefusedRate, "none", "It refuses nobody, attackers included."},
 		{"", SteppedUp, "none", "It asks nobody for anything, attackers included."},
 		{"", Delayed, "none", "It makes nobody wait, attackers included."},
@@ -378,8 +378,8 @@ var japanese = lexicon{
 		{"", Precision, "window-5-10s", "少ないアドレスからの攻撃はアドレスだけで見分けられます。Kidoban は警報中、見知らぬ端末にも確認を求め、その 100 人に約 3 人は諦めて要注意のまま残ります。"},
 		{"", Precision, "rate-20-10m", "少ないアドレスからの攻撃はアドレスだけで見分けられます。Kidoban は警報中、見知らぬ端末にも確認を求め、その 100 人に約 3 人は諦めて要注意のまま残ります。"},
 		{nameA5, "", "lockout-10", "本人もアカウントから締め出します。"},
-		{nameA5, RefusedRate, "window-5-10s", "100 のアドレスからの推測に気づきません。Kidoban は攻撃中のアカウントで見知らぬ相手を拒否し、まれに本人が新しい端末・新しい場所から来たときに当たります。"},
-		{nameA5, LockedOut, "window-5-10s", "100 のアドレスからの推測に気づきません。Kidoban は攻撃中のアカウントで見知らぬ相手を拒否し、まれに本人が新しい端末・新しい場所から来たときに当たります。"},
+		{"a", RefusedRate, "window-5-10s", "アドレスだけを見ます。Kidoban は推測されているアカウントでも見知らぬ相手を拒否し、まれに本人が新しい端末・新しい場所から来たときに当たります。"},
+		{"a", LockedOut, "window-5-10s", "アドレスだけを見ます。Kidoban は推測されているアカウントでも見知らぬ相手を拒否し、まれに本人が新しい端末・新しい場所から来たときに当たります。"},
 		{"", RefusedRate, "none", "誰も拒否しません。攻撃者も拒否しません。"},
 		{"", SteppedUp, "none", "誰にも追加確認を求めません。攻撃者にも求めません。"},
 		{"", Delayed, "none", "誰も待たせません。攻撃者も待たせません。"},
